@@ -1,0 +1,45 @@
+# make demo   see what the losses do on real data       make test   run the tests
+# Both build .venv first; after that they start at once.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+EXTRAS := dev,docs
+READY  := $(VENV)/.ready
+
+# PyTorch's own index has the CPU build, a tenth of the size of the default one on Linux. A machine whose pip
+# is set up with wheels of its own (find-links) is left alone.
+TORCH_INDEX ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | grep -q find-links || echo "--extra-index-url https://download.pytorch.org/whl/cpu")
+
+.PHONY: install demo test lint docs clean lock
+install: $(READY)
+
+# The stamp is written last, so an interrupted installation is taken up again by the next make.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"equilog needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Say which one: make PYTHON=python3.12 install")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a minute or two, once)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) torch
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: install
+	@$(BIN)/equilog compare digits-lt $(ARGS)
+
+test: install
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+docs: install
+	@$(BIN)/mkdocs build --strict $(ARGS)
+
+lock: install
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze | grep -viE '^(equilog|pip|setuptools)=' | sed 's/+cpu$$//'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
