@@ -1,0 +1,1 @@
+"""The main job: train the same model with each loss on the same data and tell which served."""
