@@ -42,7 +42,7 @@ LOSSES: dict[str, LossEntry] = {
             "cross-entropy",
             "torch's cross-entropy",
             frozenset({"multiclass", "soft"}),
-            lambda counts: CrossEntropy(),
+            lambda _: CrossEntropy(),
             "torch.nn.functional.cross_entropy",
         ),
     )
