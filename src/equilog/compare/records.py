@@ -2,6 +2,8 @@
 
 from typing import TypedDict
 
+from equilog.registry import Task
+
 
 class ClassRecord(TypedDict):
     """How one target column went in one run."""
@@ -13,7 +15,7 @@ class ClassRecord(TypedDict):
     recall: list[float | None]
     """Test recall of each class; None where the test rows have none of it."""
     confusion: list[list[int]] | None
-    """Rows true, columns predicted; None where the task is multi-label."""
+    """Rows true, columns predicted; None where the task is multi-label or the classes are too many for a matrix."""
 
 
 class Reliability(TypedDict):
@@ -44,28 +46,42 @@ class RunRecord(TypedDict):
     seconds: float
 
 
+class DataSummary(TypedDict):
+    """What the results say of the data."""
+
+    name: str
+    rows: int
+    features: int
+    """Feature columns as they came."""
+    classes: dict[str, dict[str, float]]
+    """{target name: {class name: rows of it}}; positives of a label, summed probability where soft."""
+    notes: list[str]
+
+
 class Interval(TypedDict):
     """A mean over runs with its 95 % interval, and the runs."""
 
     mean: float
-    ci95: list[float]
+    ci95: list[float] | None
+    """[low, high]; None where one run, or runs that do not vary, leave nothing to judge the spread by."""
     runs: list[float]
 
 
-class Difference(TypedDict):
-    """Paired difference from the baseline in the main metric, over the same splits."""
+class Difference(Interval):
+    """Paired difference from the baseline in the main metric, over the splits both have finished."""
 
-    mean: float
-    ci95: list[float]
+    p_holm: float | None
+    """Two-sided p-value after Holm's correction over the losses; None where there is no interval."""
 
 
 class Results(TypedDict):
     """What results.json holds."""
 
-    task: str
-    data: dict[str, object]
-    """{"name", "rows", "features", "classes": {target name: {class name: count}}, "notes": [...]}"""
+    task: Task
+    data: DataSummary
     main_metric: str
+    test_fraction: float
+    """The share of the rows that each split tests on; the intervals depend on it."""
     losses: dict[str, dict[str, Interval]]
     """{loss: {metric: interval}}"""
     differences: dict[str, Difference]
