@@ -1,0 +1,393 @@
+"""The estimator: what scikit-learn asks of a classifier, around a network trained by skorch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from equilog.criterion import Criterion, Kind
+from equilog.registry import TargetCounts, Task
+from equilog.sklearn.calibration import divergence, fit_temperature
+from equilog.sklearn.losses import criteria_for
+from equilog.sklearn.network import ColumnLoss, EarlyStoppingWhereHeldOut, Net, Rows, ValidationScore, perceptron
+from equilog.sklearn.parameters import check_parameters
+from equilog.sklearn.targets import Targets, columns_of, validation_rows
+
+FEWEST_HELD_OUT = 10
+"""Fewer validation rows than this tell too little to stop or to set a temperature by; then none are held out."""
+
+INFERENCE_ROWS = 8192
+"""Rows put through the network at once outside training, to bound memory."""
+
+
+class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A linear model or multilayer perceptron trained with a loss of the registry.
+
+    Minimises over the weights θ of the network f_θ the mean over batches B and over the k target columns
+
+        1/k Σ_c loss_c(f_θ(x_i)_c, y_ic, w_i : i in B)
+
+    by AdamW, where column c has logits and a loss of its own, so a loss that pools rows pools them within a batch
+    and a column. A share of the rows is held out (each class in proportion) for early stopping on the loss and
+    for one temperature T, at the smallest mean of -log p(y | x) + (log T)² / 2n over those n rows. Every loss starts
+    from the same weights and sees the same batches where `random_state` is the same.
+
+    Features should be of comparable scale: put a `StandardScaler` before it where they are not.
+
+    Args:
+        loss: a name of `equilog.registry.LOSSES` ("-" and "_" are the same) or a `Criterion`, of which each target
+            column gets a copy; "auto" is the one recommended for the task.
+        hidden_units: width of each hidden layer; () is a linear model.
+        dropout: share of hidden units dropped in training, in [0, 1).
+        learning_rate: step size of AdamW.
+        weight_decay: decoupled weight decay of AdamW.
+        batch_size: rows a step.
+        max_epochs: most passes over the rows.
+        early_stopping: stop after `patience` epochs without a lower validation loss, and go back to the best epoch.
+            Without it no rows are held out.
+        validation_fraction: share of the rows held out, in (0, 1). None are held out where they would be fewer than
+            10; then training takes `max_epochs` and the temperature is 1.
+        patience: epochs.
+        task: "multiclass", "multilabel", "soft", or "auto", which tells by y: one column is multiclass, several of
+            0 and 1 are multi-label, rows of fractions that sum to 1 are soft, other columns are several targets.
+        verbose: 1 prints a line an epoch.
+        random_state: int, RandomState or None, for initial weights, batches, dropout and the held-out rows. The
+            global generators of torch are left as they were.
+        device: where the network is trained, such as "cpu" or "cuda".
+
+    Attributes:
+        classes_: the classes; a list of arrays for several target columns; label or class numbers for multi-label
+            and soft targets.
+        task_: the task as told by y.
+        loss_: the name of the loss, or of the class of the criterion.
+        history_: {"train_loss", "valid_loss", "valid_score"}, a list each, one value an epoch; the score is balanced
+            accuracy, macro-F1 (multi-label) or minus the KL divergence in nats (soft). The last two are empty
+            where no rows are held out.
+        n_iter_: epochs trained, also those after the best.
+        temperature_: what the scores are divided by before softmax or sigmoid.
+        net_: the skorch net.
+        n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = LogBalancedClassifier("cross-entropy", random_state=0).fit(X, y)
+        >>> model.score(X, y) > 0.9
+        True
+        >>> model.predict_proba(X[:2]).shape
+        (2, 3)
+    """
+
+    def __init__(
+        self,
+        loss: str | Criterion = "auto",
+        *,
+        hidden_units: Sequence[int] = (128,),
+        dropout: float = 0.0,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 1e-2,
+        batch_size: int = 128,
+        max_epochs: int = 100,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        task: Task | Literal["auto"] = "auto",
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.loss = loss
+        self.hidden_units = hidden_units
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.task = task
+        self.verbose = verbose
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train from new weights.
+
+        Args:
+            X: (n, d) finite numbers.
+            y: (n,) labels, (n, k) labels of k columns, (n, L) of 0 and 1, or (n, C) class probabilities.
+            sample_weight: (n,), at least 0. Only their ratios count: they are divided by their mean. A row of
+                weight 0 is as good as absent, its class too.
+
+        Raises:
+            ValueError: an argument or parameter is not as described, or the weights of the network overflowed.
+        """
+        features, columns, weight = self._validate(X, y, sample_weight, reset=True)
+        self._begin(Targets.of(columns, self.task))
+        target = self._targets.encode(columns)
+        held_out = self._held_out(target)
+        weight = weight / weight.mean()
+        training, validation = (
+            self._rows(features[kept], target[kept], weight[kept]) for kept in (~held_out, held_out)
+        )
+        self._build(self._targets.counts(training.target, training.weight))
+        if not len(validation):
+            return self._train(training, None, self.max_epochs)
+        self._train(training, validation, self.max_epochs)
+        logits = self._logits(validation.features).double()
+        self.temperature_ = fit_temperature(
+            list(self.net_.criterion_.columns(logits, validation.target)), validation.weight
+        )
+        return self
+
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, classes: Any = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train for one epoch on these rows, from the present weights or, at the first call, from new ones.
+
+        Nothing is held out, so the temperature stays what it was. A loss that is made from class counts is made
+        from those of the first call.
+
+        Args:
+            X: (n, d) finite numbers.
+            y: targets as in `fit`.
+            classes: all classes there will be: an array, or a list of arrays for several target columns. Needed
+                at the first call where y does not show all of them yet.
+            sample_weight: (n,), at least 0, taken as they are.
+        """
+        first = not hasattr(self, "net_")
+        features, columns, weight = self._validate(X, y, sample_weight, reset=first)
+        if first:
+            self._begin(Targets.of(columns, self.task, classes))
+        rows = self._rows(features, self._targets.encode(columns), weight)
+        if first:
+            self._build(self._targets.counts(rows.target, rows.weight))
+        return self._train(rows, None, 1)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the class with the largest balanced probability: (n,), (n, k) for k columns, (n, L) of 0 and 1."""
+        predicted = [criterion.predict(logits).cpu() for criterion, logits in self._column_logits(X)]
+        return self._targets.decode(predicted)
+
+    def predict_proba(self, X: ArrayLike, kind: Kind = "balanced") -> Any:
+        """Return probabilities (n, C), a list of such for several columns, or (n, L) for multi-label.
+
+        Args:
+            X: (n, d) finite numbers.
+            kind: "balanced" as the loss decides, so that the largest is the predicted class; "posterior" of the
+                data as drawn, where frequent classes are likelier.
+        """
+        columns = self._column_logits(X)
+        return _answer([c.probabilities(logits, kind, self.temperature_) for c, logits in columns])
+
+    def decision_function(self, X: ArrayLike) -> Any:
+        """Return balanced scores, shaped as `predict_proba`, or (n,) above 0 for the second of two classes."""
+        scores = [criterion.scores(logits, "balanced") for criterion, logits in self._column_logits(X)]
+        if self._targets.single and scores[0].shape[1] == 2:
+            scores = [scores[0][:, 1] - scores[0][:, 0]]
+        return _answer(scores)
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the accuracy, as scikit-learn's classifiers do.
+
+        It is that of whole rows where multi-label, the mean over columns where several, and minus the mean
+        KL(y || posterior) in nats where soft. Accuracy hides rare classes: give a search
+        `scoring="balanced_accuracy"`.
+        """
+        logits = self._column_logits(X)
+        columns = columns_of(y)
+        if self.task_ == "soft":
+            [(criterion, slice_)] = logits
+            target = self._targets.encode(columns).to(self.device)
+            per_row: NDArray[Any] = -divergence(criterion, slice_, target, self.temperature_).cpu().numpy()
+        else:
+            predicted = self.predict(X).reshape(-1, len(columns))
+            hits = np.column_stack([column == p for column, p in zip(columns, predicted.T, strict=True)])
+            per_row = np.asarray(hits.all(1) if self.task_ == "multilabel" else hits.mean(1))
+        return float(np.average(per_row, weights=None if sample_weight is None else np.asarray(sample_weight)))
+
+    def to_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that prediction needs: named tensors, and a dict of what JSON can hold.
+
+        They can be written as safetensors and JSON, whose loading runs no code. `from_state` makes an estimator of
+        them that predicts the same.
+
+        Raises:
+            ValueError: the loss was given as a module, or the classes are not strings, numbers or booleans.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.loss, str):
+            raise ValueError(
+                f"LogBalancedClassifier.to_state: loss {type(self.loss).__name__}() is a module, which only pickle "
+                "can store; give the loss by name."
+            )
+        parameters = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()}
+        parameters["hidden_units"] = [int(units) for units in self.hidden_units]
+        # A generator's state is no part of what was learnt.
+        parameters["random_state"] = parameters["random_state"] if isinstance(self.random_state, int) else None
+        config = {
+            "parameters": parameters,
+            "targets": self._targets.to_config(),
+            "counts": [{"class_count": c.class_count.tolist(), "rows": c.rows} for c in self._counts],
+            "temperature": self.temperature_,
+            "n_features": self.n_features_in_,
+            "feature_names": list(getattr(self, "feature_names_in_", [])),
+            "history": self.history_,
+        }
+        tensors = {
+            f"{part}.{name}": tensor.detach().cpu().clone()
+            for part, module in self._parts().items()
+            for name, tensor in module.state_dict().items()
+        }
+        return tensors, config
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> Self:
+        """Return the fitted estimator that `to_state` described. `partial_fit` goes on from it."""
+        parameters = config["parameters"]
+        model = cls(**{**parameters, "hidden_units": tuple(parameters["hidden_units"])})
+        model.n_features_in_ = config["n_features"]
+        if config["feature_names"]:
+            model.feature_names_in_ = np.array(config["feature_names"], dtype=object)
+        model._begin(Targets.from_config(config["targets"]))
+        model._build(
+            [TargetCounts(torch.tensor(c["class_count"], dtype=torch.float64), c["rows"]) for c in config["counts"]]
+        )
+        for part, module in model._parts().items():
+            module.load_state_dict(
+                {key.removeprefix(f"{part}."): t for key, t in tensors.items() if key.startswith(f"{part}.")}
+            )
+        model.temperature_ = config["temperature"]
+        model.history_ = {name: list(values) for name, values in config["history"].items()}
+        model.n_iter_ = len(model.history_["train_loss"])
+        return model
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _validate(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Tensor, list[NDArray[Any]], Tensor]:
+        """Return features, target columns and weights of the rows whose weight is not zero."""
+        check_parameters(self.get_params())
+        features, array = validate_data(self, X, y, multi_output=True, dtype=np.float32, reset=reset)
+        if array.ndim == 2 and array.shape[1] == 1 and self.task != "multilabel":
+            columns = [column_or_1d(array, warn=True)]
+        else:
+            # A data frame's columns have types of their own, which one array for all of them loses.
+            columns = columns_of(y if hasattr(y, "iloc") else array)
+        if sample_weight is None:
+            weight = np.ones(len(features))
+        else:
+            weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+            weight = column_or_1d(weight)
+            check_consistent_length(features, weight)
+        if (weight < 0).any() or not weight.any():
+            raise ValueError(
+                "LogBalancedClassifier: sample_weight must be at least 0, and not zero for every row; got "
+                f"{weight.min():g} to {weight.max():g}."
+            )
+        kept = weight > 0
+        return torch.tensor(features[kept]), [column[kept] for column in columns], torch.tensor(weight[kept])
+
+    def _begin(self, targets: Targets) -> None:
+        """Forget what was learnt."""
+        self._targets = targets
+        self._random = np.random.RandomState(check_random_state(self.random_state).randint(2**31 - 1))
+        self.task_ = targets.task
+        self.classes_ = targets.classes[0] if len(targets.classes) == 1 else list(targets.classes)
+        self.temperature_ = 1.0
+        self.history_: dict[str, list[float]] = {"train_loss": [], "valid_loss": [], "valid_score": []}
+        self.n_iter_ = 0
+
+    def _held_out(self, target: Tensor) -> Tensor:
+        """Return which rows (n,) are kept from training, for early stopping and the temperature."""
+        if not self.early_stopping:
+            return torch.zeros(len(target), dtype=torch.bool)
+        held_out = torch.tensor(validation_rows(self._targets, target, self.validation_fraction, self._random))
+        return held_out & (held_out.sum() >= FEWEST_HELD_OUT)
+
+    def _rows(self, features: Tensor, target: Tensor, weight: Tensor) -> Rows:
+        device = self.device
+        return Rows(features.to(device), target.to(device), weight.float().to(device), self.batch_size)
+
+    def _seed(self) -> int:
+        return int(self._random.randint(2**31 - 1))
+
+    @contextmanager
+    def _own_generator(self) -> Iterator[None]:
+        """Draw from torch's generators by this estimator's seed, and leave them as they were."""
+        with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
+            torch.manual_seed(self._seed())
+            yield
+
+    def _build(self, counts: list[TargetCounts]) -> None:
+        """Make the network, the loss, and skorch's net of them."""
+        self._counts = counts
+        widths = self._targets.widths
+        self.loss_, criteria = criteria_for(self.loss, self.task_, counts)
+        with self._own_generator():
+            network = perceptron(self.n_features_in_, self.hidden_units, sum(widths), self.dropout)
+        callbacks: list[tuple[str, Any]] = [("valid_score", ValidationScore())]
+        if self.early_stopping:
+            callbacks.append(("early_stopping", EarlyStoppingWhereHeldOut(patience=self.patience, load_best=True)))
+        self.net_ = Net(
+            network,
+            ColumnLoss(self.task_, criteria, widths),
+            optimizer=torch.optim.AdamW,
+            lr=self.learning_rate,
+            optimizer__weight_decay=self.weight_decay,
+            callbacks=callbacks,
+            **({} if self.verbose else {"callbacks__print_log": None}),
+            verbose=self.verbose,
+            device=self.device,
+        ).initialize()
+
+    def _parts(self) -> dict[str, nn.Module]:
+        return {"network": self.net_.module_, "loss": self.net_.criterion_}
+
+    def _train(self, rows: Rows, held_out: Rows | None, epochs: int) -> Self:
+        order = torch.Generator().manual_seed(self._seed())
+        with self._own_generator():
+            trained = self.net_.train(replace(rows, order=order), held_out, epochs)
+        for name, values in self.history_.items():
+            values += [epoch[name] for epoch in trained if name in epoch]
+        self.n_iter_ += len(trained)
+        if not all(parameter.isfinite().all() for parameter in self.net_.module_.parameters()):
+            raise ValueError(
+                "LogBalancedClassifier: the weights of the network overflowed in training. Scale the features (a "
+                f"StandardScaler before it) or lower learning_rate={self.learning_rate:g}."
+            )
+        for criterion, logits, target in self.net_.criterion_.columns(self._logits(rows.features), rows.target):
+            criterion.observe(logits, target, sample_weight=rows.weight)
+        return self
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """Return the logits (n, all columns' classes) of the network as it is used, not as it is trained."""
+        for module in self._parts().values():
+            module.eval()
+        with torch.no_grad():
+            return torch.cat([self.net_.module_(part) for part in torch.split(features, INFERENCE_ROWS)])
+
+    def _column_logits(self, X: Any) -> list[tuple[Criterion, Tensor]]:
+        """Return each column's criterion and logits (n, C), in float64 for what is computed from them."""
+        check_is_fitted(self)
+        features = validate_data(self, X, dtype=np.float32, reset=False)
+        logits = self._logits(torch.tensor(features, device=self.device)).double()
+        return list(zip(self.net_.criterion_.criteria, torch.split(logits, self._targets.widths, 1), strict=True))
+
+
+def _answer(columns: Sequence[Tensor]) -> Any:
+    """Return the array of the only column, or a list of those of several."""
+    arrays = [column.cpu().numpy() for column in columns]
+    return arrays[0] if len(arrays) == 1 else arrays
