@@ -1,0 +1,129 @@
+"""Which class pairs share a log.
+
+In a set with target t, class k threatens class j with t_j exp(z_k - z_j). Every balance is a partition of the ordered
+pairs (j, k), j != k, into groups, with one log per group and pool:
+
+    "class"   one group per class j, all its threats together
+    "pair"    one group per ordered pair
+    blocks    one group per ordered pair of blocks of classes; single-class blocks are "pair", one block is "none"
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from equilog.logspace import log_sum_exp, log_sum_exp_by
+from equilog.odds import log_odds_against_each, log_odds_against_label, weighted_log
+from equilog.pooling import Pools
+from equilog.targets import Sets
+
+
+@dataclass(frozen=True)
+class LogThreats:
+    """Log threats of each set, laid out so that pooling sums each group.
+
+    Row i of values (n, K) belongs to slot[i] of `slots` slots of its pool; slot and column together are the group.
+    With index targets one slot per class holds what a dense table would be mostly empty for.
+    """
+
+    values: Tensor
+    slot: Tensor | None
+    slots: int
+
+    def pooled(self, pools: Pools, log_weight: Tensor) -> Tensor:
+        """Return log(1 + sum of the threats) per pool and group, (P, slots * K)."""
+        return pools.log_one_plus_sum(self.values + log_weight[:, None], self.slot, self.slots).flatten(1)
+
+
+class Grouping(Protocol):
+    """A partition of the ordered class pairs."""
+
+    def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
+        """Return the log threats within each group, from scores z (n, C)."""
+        ...
+
+    def group_weight(self, weight: Tensor) -> Tensor:
+        """Return the weight of each group (G,) from the weight of each class (C,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClassBalance:
+    """One log per class: its threats are the odds against it."""
+
+    classes: int
+
+    def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
+        """Return the log odds against the label, or target-weighted against every class."""
+        if sets.labels is not None:
+            return LogThreats(log_odds_against_label(z, sets.labels)[:, None], sets.labels, self.classes)
+        assert sets.probs is not None
+        return LogThreats(weighted_log(log_odds_against_each(z), sets.probs), None, 1)
+
+    def group_weight(self, weight: Tensor) -> Tensor:
+        """Return the weight as it is: a group is a class."""
+        return weight
+
+
+@dataclass(frozen=True)
+class BlockBalance:
+    """One log per ordered pair of blocks of classes, and one per block for the pairs inside it."""
+
+    block: Tensor
+    """(C,) int64, the block of each class, 0..count-1."""
+    count: int
+
+    def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
+        """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
+        if sets.labels is not None:
+            index = sets.labels[:, None]
+            threats = self._log_total(z.scatter(1, index, -torch.inf)) - z.gather(1, index)
+            return LogThreats(threats, None if self.count == 1 else self.block[sets.labels], self.count)
+        assert sets.probs is not None
+        threatened = self._log_total(weighted_log(-z, sets.probs))
+        between = threatened[:, :, None] + self._log_total(z)[:, None, :]
+        odds_inside = log_odds_against_each(z, self._own_log_total)
+        inside = self._log_total(weighted_log(odds_inside, sets.probs))
+        same = torch.eye(self.count, dtype=torch.bool, device=z.device)
+        return LogThreats(torch.where(same, inside[:, :, None], between).flatten(1), None, 1)
+
+    def group_weight(self, weight: Tensor) -> Tensor:
+        """Return the weight of class j for every pair (j, k); blocks of one class only."""
+        return weight[:, None].expand(self.count, self.count).reshape(-1)
+
+    def _own_log_total(self, values: Tensor) -> Tensor:
+        """(n, C) -> (n, C), or (n, 1) where there is one block: each class's block's log-sum-exp."""
+        total = self._log_total(values)
+        return total if self.count == 1 else total[:, self.block]
+
+    def _log_total(self, values: Tensor) -> Tensor:
+        """(n, C) -> (n, B): log-sum-exp over the classes of each block."""
+        if self.count == 1:
+            return log_sum_exp(values)
+        if self.count == values.shape[1]:
+            return values
+        return log_sum_exp_by(values.T, self.block, self.count).T
+
+
+def as_grouping(where: str, balance: str | Tensor | Grouping, classes: int, device: torch.device) -> Grouping:
+    """Return the grouping a `balance` argument names."""
+    if isinstance(balance, ClassBalance | BlockBalance):
+        return balance
+    if isinstance(balance, Tensor):
+        if balance.is_floating_point() or balance.shape != (classes,):
+            raise ValueError(
+                f"{where}: a balance tensor must hold the block of each class, ({classes},) integers; "
+                f"got {tuple(balance.shape)} {balance.dtype}."
+            )
+        ids, block = torch.unique(balance.to(device), return_inverse=True)
+        order = torch.arange(classes, device=device)
+        return BlockBalance(order if len(ids) == classes else block, len(ids))
+    if balance == "class":
+        return ClassBalance(classes)
+    if balance == "pair":
+        return BlockBalance(torch.arange(classes, device=device), classes)
+    if balance == "none":
+        return BlockBalance(torch.zeros(classes, dtype=torch.int64, device=device), 1)
+    raise ValueError(f'{where}: balance must be "class", "pair", "none" or a ({classes},) tensor; got {balance!r}.')

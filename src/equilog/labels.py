@@ -1,0 +1,105 @@
+"""Multi-label logits, targets and weights of any accepted shape -> n yes/no labels in one form, checked once."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilog.odds import weighted_log
+from equilog.targets import as_compute_dtype, per_set, reads_values
+
+
+@dataclass(frozen=True)
+class Labels:
+    """n labels, each a choice between yes and no. Labels left out have logit 0 and weight 0."""
+
+    logits: Tensor
+    """(n,) in float32, or float64 where the caller's are."""
+    target: Tensor
+    """(n,) in [0, 1], in the dtype of the logits."""
+    log_weight: Tensor
+    """(n,) log of the weight, minus infinity where the label is left out."""
+    kept: Tensor
+    """(n,) bool: the label is not left out."""
+    shape: torch.Size
+    """The shape of the caller's labels, (N, L) or longer."""
+
+    def log_threats(self, scale: float) -> Tensor:
+        """Return the logs of v t exp(-scale x), the threat to the positives, and v (1 - t) exp(scale x), (n, 2)."""
+        x = scale * self.logits
+        threats = torch.stack((weighted_log(-x, self.target), weighted_log(x, 1.0 - self.target)), 1)
+        return self.log_weight[:, None] + threats
+
+
+def as_labels(
+    where: str,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+    validate: bool,
+) -> Labels:
+    """Return the labels of logits and target of one shape, (N, L), longer, or (L,) for one sample."""
+    if not isinstance(logits, Tensor) or not isinstance(target, Tensor):
+        found = f"{type(logits).__name__} and {type(target).__name__}"
+        raise TypeError(f"{where}: logits and target must be tensors; got {found}. Wrap them in torch.as_tensor.")
+    if not logits.is_floating_point():
+        raise TypeError(f"{where}: logits must be floating point, not {logits.dtype}; call logits.float().")
+    if logits.dim() == 0 or target.shape != logits.shape:
+        raise ValueError(
+            f"{where}: target must have the shape of logits, {tuple(logits.shape)}, one value in [0, 1] a label; "
+            f"got {tuple(target.shape)}."
+        )
+    shape = logits.shape if logits.dim() > 1 else torch.Size((1, *logits.shape))
+    x = as_compute_dtype(logits.reshape(-1))
+    t = target.reshape(-1).to(x.dtype)
+
+    kept = torch.ones_like(x, dtype=torch.bool)
+    if mask is not None:
+        if mask.dtype != torch.bool:
+            raise TypeError(f"{where}: mask must be bool, True for the labels that take part; got {mask.dtype}.")
+        kept = kept & _broadcast(where, "mask", mask, shape)
+    factor = torch.ones_like(x)
+    if weight is not None:
+        factor = factor * _broadcast(where, "weight", weight, shape).to(x.dtype)
+    if sample_weight is not None:
+        factor = factor * per_set(where, "sample_weight", sample_weight, shape).to(x.dtype)
+    kept = kept & (factor != 0)
+    log_weight = torch.where(kept, torch.where(kept, factor, 1.0).log(), -torch.inf)
+    x = torch.where(kept, x, 0.0)
+    t = torch.where(kept, t, 0.0)
+    if validate:
+        _check_values(where, x, t, log_weight)
+    elif reads_values(t, validate) and not target.is_floating_point() and target.dtype != torch.bool:
+        _check_integers(where, t)
+    return Labels(x, t, log_weight, kept, shape)
+
+
+def _broadcast(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
+    try:
+        return values.expand(shape).reshape(-1)
+    except RuntimeError:
+        raise ValueError(
+            f"{where}: {name} must broadcast to the logits' shape {tuple(shape)}; got {tuple(values.shape)}."
+        ) from None
+
+
+def _check_integers(where: str, target: Tensor) -> None:
+    """Integer targets that are class indices by mistake would pass as impossible probabilities."""
+    try:
+        wrong = bool(((target != 0) & (target != 1)).any())
+    except RuntimeError:  # inside torch.func.vmap no value can be looked at
+        return
+    if wrong:
+        raise ValueError(f"{where}: integer targets must be 0 or 1, one for each label; got other values.")
+
+
+def _check_values(where: str, x: Tensor, target: Tensor, log_weight: Tensor) -> None:
+    if not bool(((target >= 0) & (target <= 1)).all()):
+        raise ValueError(f"{where}: target must lie in [0, 1] and not be NaN.")
+    if bool(log_weight.isnan().any()):
+        raise ValueError(f"{where}: weight and sample_weight must not be negative or NaN.")
+    if bool(x.isnan().any()):
+        raise ValueError(f"{where}: logits hold NaN.")

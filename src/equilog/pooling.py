@@ -1,0 +1,77 @@
+"""Which sets share a log, and the sum within each pool."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equilog.logspace import log_sum_exp, log_sum_exp_by
+from equilog.targets import per_set
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The pool of each set."""
+
+    ids: Tensor
+    """(n,) int64 in 0..count-1."""
+    count: int
+    size: int | None = None
+    """Sets a pool where every pool is that many consecutive sets (the last one may be short), else None."""
+
+    def log_one_plus_sum(self, log_terms: Tensor, slot: Tensor | None = None, slots: int = 1) -> Tensor:
+        """Return log(1 + sum of exp(log_terms)) per pool, slot and column, (P, slots, K), from log_terms (n, K).
+
+        `slot` (n,) in 0..slots-1 splits each pool's sets; None puts them all in one slot.
+        """
+        if slot is not None:
+            table = log_sum_exp_by(log_terms, self.ids * slots + slot, self.count * slots, plus_one=True)
+        elif self.size is None:
+            table = log_sum_exp_by(log_terms, self.ids, self.count, plus_one=True)
+        else:
+            missing = self.count * self.size - log_terms.shape[0]
+            if missing:
+                log_terms = F.pad(log_terms, (0, 0, 0, missing), value=-torch.inf)
+            table = log_sum_exp(log_terms.reshape(self.count, self.size, -1), 1, plus_one=True)
+        return table.reshape(self.count, slots, log_terms.shape[1])
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sums (P, K) of values (n, K) over each pool's sets."""
+        zeros = torch.zeros(self.count, values.shape[1], dtype=values.dtype, device=values.device)
+        return zeros.index_add(0, self.ids, values)
+
+    def nonempty(self, kept: Tensor) -> Tensor:
+        """Return the number of pools that hold at least one kept set, at least 1, as a 0-d tensor."""
+        return (self.sums(kept.long()[:, None]) > 0).sum().clamp(min=1)
+
+
+def as_pools(where: str, pool: str | int | Tensor | None, shape: torch.Size, device: torch.device) -> Pools:
+    """Return the pools of sets of this shape: "sample", "batch", q consecutive sets, or a tensor of ids."""
+    n = shape.numel()
+    if pool is None:
+        pool = "sample" if len(shape) > 1 else "batch"
+    if isinstance(pool, Tensor):
+        return _given_pools(where, pool, shape, device)
+    order = torch.arange(n, device=device)
+    if isinstance(pool, int) and not isinstance(pool, bool) and pool >= 1:
+        return Pools(order // pool, -(-n // pool), pool)
+    if pool == "batch":
+        return Pools(torch.zeros_like(order), 1, n)
+    if pool == "sample":
+        size = shape[1:].numel()
+        return Pools(order // max(size, 1), n // max(size, 1), size)
+    raise ValueError(
+        f'{where}: pool must be "sample", "batch", a number of sets >= 1, a tensor of pool ids, or None; got {pool!r}.'
+    )
+
+
+def _given_pools(where: str, pool: Tensor, shape: torch.Size, device: torch.device) -> Pools:
+    if pool.is_floating_point() or pool.dtype == torch.bool:
+        raise TypeError(f"{where}: a tensor of pool ids must hold integers, not {pool.dtype}; call pool.long().")
+    ids = per_set(where, "pool", pool, shape).to(device).long()
+    if torch.compiler.is_compiling():
+        return Pools(ids, max(ids.shape[0], 1))  # no value can be looked at: as many pools as sets is enough
+    if ids.numel() and int(ids.min()) < 0:
+        raise ValueError(f"{where}: pool ids must be 0 or more; got {int(ids.min())}.")
+    return Pools(ids, int(ids.max()) + 1 if ids.numel() else 0)

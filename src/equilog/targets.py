@@ -1,0 +1,211 @@
+"""Logits, targets and weights of any accepted shape -> n sets of C classes in one form, checked once."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sets:
+    """n sets, each a choice among C classes: the rows every loss works on.
+
+    Ignored sets stay in their place, with logits 0 and weight 0, so that what they held (NaN included) reaches
+    neither the value nor the gradient.
+    """
+
+    logits: Tensor
+    """(n, C) in float32, or float64 where the caller's are."""
+    labels: Tensor | None
+    """(n,) int64 class indices in range, or None where the targets are probabilities."""
+    probs: Tensor | None
+    """(n, C) target probabilities in the dtype of the logits, or None where the targets are indices."""
+    log_weight: Tensor
+    """(n,) log of the sample weight: 0 where none was given, minus infinity where the set is ignored."""
+    kept: Tensor
+    """(n,) bool: the set is not ignored."""
+    shape: torch.Size
+    """The shape of the caller's sets: (N, d1, ...), or () for a single set."""
+
+    @property
+    def count(self) -> int:
+        """Number of sets, the ignored ones included."""
+        return self.kept.shape[0]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.logits.shape[1]
+
+
+def as_sets(
+    where: str,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    validate: bool = False,
+) -> Sets:
+    """Return the sets of logits (N, C, d1, ...) and target (N, d1, ...) or (N, C, d1, ...).
+
+    `where` is the public function's name, for its error texts. Raises TypeError or ValueError.
+    """
+    shape = _check_shapes(where, logits, target)
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"{where}: label_smoothing must lie in [0, 1); got {label_smoothing}.")
+    rows = as_compute_dtype(_rows(logits))
+    classes = rows.shape[1]
+
+    labels = probs = None
+    if target.is_floating_point():
+        probs = _rows(target).to(rows.dtype)
+        kept = torch.ones(rows.shape[0], dtype=torch.bool, device=rows.device)
+    else:
+        labels = target.reshape(-1).long()
+        kept = labels != ignore_index
+        in_range = (labels >= 0) & (labels < classes)
+        _check_labels(where, labels, kept & ~in_range, classes, validate)
+        # Where nobody waits for the check, a label out of range reads class 0 and turns its set into NaN.
+        rows = torch.where((in_range | ~kept)[:, None], rows, torch.nan)
+        labels = torch.where(in_range, labels, 0)
+
+    log_weight = torch.zeros_like(kept, dtype=rows.dtype)
+    if sample_weight is not None:
+        weight = per_set(where, "sample_weight", sample_weight, shape).to(rows.dtype)
+        kept = kept & (weight != 0)
+        log_weight = torch.where(kept, weight, 1.0).log()
+    log_weight = torch.where(kept, log_weight, -torch.inf)
+    rows = torch.where(kept[:, None], rows, 0.0)
+    if probs is not None:
+        probs = torch.where(kept[:, None], probs, 0.0)
+
+    if label_smoothing > 0.0:
+        probs = _smooth(rows, labels, probs, label_smoothing)
+        labels = None
+    if validate:
+        _check_values(where, rows, labels, probs, log_weight)
+    return Sets(rows, labels, probs, log_weight, kept, shape)
+
+
+def per_set(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
+    """Return one value a set (n,) from a tensor of the sets' shape, or of one value a sample (N,)."""
+    if values.shape == shape:
+        return values.reshape(-1)
+    if shape and values.shape == shape[:1]:
+        return values.reshape(-1, *[1] * (len(shape) - 1)).expand(shape).reshape(-1)
+    expected = f"{tuple(shape)}" + (f", or {tuple(shape[:1])} for one value a sample" if len(shape) > 1 else "")
+    raise ValueError(f"{where}: {name} must be {expected}, one value a set; got {tuple(values.shape)}.")
+
+
+def class_vector(where: str, name: str, values: Tensor, like: Tensor, *, positive: bool, validate: bool) -> Tensor:
+    """Return one value a class (C,) on the device and in the dtype of `like` (n, C), checked for sign."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{where}: {name} must be a tensor of one value a class; got {type(values).__name__}.")
+    if values.shape != like.shape[1:]:
+        raise ValueError(f"{where}: {name} must be ({like.shape[1]},), one value a class; got {tuple(values.shape)}.")
+    if reads_values(values, validate):
+        least = 0.0 if not positive else torch.finfo(like.dtype).tiny
+        if not _all_at_least(values, least):
+            sign = "positive (give a class never seen a small count)" if positive else "0 or more"
+            raise ValueError(f"{where}: {name} must be {sign} for every class; got {values.tolist()}.")
+    return values.to(device=like.device, dtype=like.dtype)
+
+
+def as_compute_dtype(values: Tensor) -> Tensor:
+    """Return float64 as it is and every other floating type in float32."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def reads_values(values: Tensor, validate: bool) -> bool:
+    """Tell whether looking at values is free (an eager call on the CPU) or was asked for."""
+    if torch.compiler.is_compiling():
+        return False
+    return validate or values.device.type == "cpu"
+
+
+def _all_at_least(values: Tensor, least: float) -> bool:
+    try:
+        return bool((values >= least).all())
+    except RuntimeError:  # inside torch.func.vmap no value can be looked at
+        return True
+
+
+def _check_shapes(where: str, logits: Tensor, target: Tensor) -> torch.Size:
+    if not isinstance(logits, Tensor) or not isinstance(target, Tensor):
+        found = f"{type(logits).__name__} and {type(target).__name__}"
+        raise TypeError(f"{where}: logits and target must be tensors; got {found}. Wrap them in torch.as_tensor.")
+    if not logits.is_floating_point():
+        raise TypeError(f"{where}: logits must be floating point, not {logits.dtype}; call logits.float().")
+    if logits.dim() == 0:
+        raise ValueError(f"{where}: logits must be (N, C, ...) or (C,); got a single number.")
+    shape = logits.shape[1:] if logits.dim() == 1 else logits.shape[:1] + logits.shape[2:]
+    fits = target.shape == (logits.shape if target.is_floating_point() else shape)
+    if not fits:
+        remedy = ""
+        if target.shape == shape:
+            remedy = " Indices must be integers: call target.long()."
+        elif target.shape == logits.shape:
+            remedy = " Probabilities must be floating point: call target.float()."
+        raise ValueError(
+            f"{where}: target must be {tuple(shape)} indices or {tuple(logits.shape)} probabilities to match "
+            f"logits {tuple(logits.shape)}; got {tuple(target.shape)} {target.dtype}.{remedy}"
+        )
+    return shape
+
+
+def _rows(values: Tensor) -> Tensor:
+    """(N, C, d1, ...) -> (N d1 ..., C); (C,) -> (1, C)."""
+    if values.dim() == 1:
+        return values[None]
+    return values.movedim(1, -1).reshape(-1, values.shape[1])
+
+
+def _check_labels(where: str, labels: Tensor, wrong: Tensor, classes: int, validate: bool) -> None:
+    if not reads_values(labels, validate):
+        return
+    try:
+        found = bool(wrong.any())
+    except RuntimeError:  # inside torch.func.vmap no value can be looked at
+        return
+    if found:
+        first = int(labels[wrong][0])
+        raise ValueError(
+            f"{where}: target holds class {first}, but logits have {classes} classes, 0 to {classes - 1}. "
+            f"Mark sets to leave out with ignore_index."
+        )
+
+
+def _smooth(rows: Tensor, labels: Tensor | None, probs: Tensor | None, smoothing: float) -> Tensor:
+    """Mix the target with the uniform distribution over the classes that take part in the set."""
+    present = rows != -torch.inf
+    uniform = present / present.sum(1, keepdim=True).clamp(min=1)
+    if probs is None:
+        assert labels is not None
+        probs = torch.zeros_like(rows).scatter(1, labels[:, None], 1.0)
+        return (1.0 - smoothing) * probs + smoothing * uniform
+    return (1.0 - smoothing) * probs + smoothing * uniform * probs.sum(1, keepdim=True)
+
+
+def _check_values(where: str, rows: Tensor, labels: Tensor | None, probs: Tensor | None, log_weight: Tensor) -> None:
+    if bool(log_weight.isnan().any()):
+        raise ValueError(f"{where}: sample_weight must not be negative or NaN.")
+    if bool((rows.isnan() | (rows == torch.inf)).any()):
+        raise ValueError(f"{where}: logits hold NaN or +inf. Only -inf is allowed; it leaves a class out of a set.")
+    if probs is None:
+        assert labels is not None
+        excluded = rows.gather(1, labels[:, None]) == -torch.inf
+    else:
+        if not bool((probs >= 0).all()):
+            raise ValueError(f"{where}: target probabilities must not be negative or NaN.")
+        total = probs.sum(1)[log_weight > -torch.inf]
+        if bool(((total - 1).abs() > 1e-3).any()):
+            worst = float(total[(total - 1).abs().argmax()])
+            raise ValueError(
+                f"{where}: target probabilities must sum to 1 over the classes; one set sums to {worst:.6g}. "
+                f"Divide by their sum."
+            )
+        excluded = (rows == -torch.inf) & (probs > 0)
+    if bool(excluded.any()):
+        raise ValueError(f"{where}: a target has probability in a class whose logit is -inf; its loss is infinite.")
