@@ -7,7 +7,18 @@ from typing import Literal
 from torch import Tensor
 
 from equilog.criterion import Criterion
-from equilog.peers import CrossEntropy
+from equilog.peers import (
+    LDAM,
+    Asymmetric,
+    BalancedSoftmax,
+    BinaryCrossEntropy,
+    ClassBalanced,
+    CrossEntropy,
+    Focal,
+    LogitAdjusted,
+    TwoWay,
+    WeightedCrossEntropy,
+)
 
 Task = Literal["multiclass", "multilabel", "soft"]
 """One choice among C classes per set, separate yes/no labels, or a distribution over C classes per row."""
@@ -44,6 +55,70 @@ LOSSES: dict[str, LossEntry] = {
             frozenset({"multiclass", "soft"}),
             lambda _: CrossEntropy(),
             "torch.nn.functional.cross_entropy",
+        ),
+        LossEntry(
+            "weighted-cross-entropy",
+            "cross-entropy, each class weighted by the inverse of its count",
+            frozenset({"multiclass", "soft"}),
+            lambda counts: WeightedCrossEntropy(counts.class_count),
+            "King & Zeng 2001",
+        ),
+        LossEntry(
+            "class-balanced",
+            "cross-entropy, each class weighted by the inverse of its effective number",
+            frozenset({"multiclass", "soft"}),
+            lambda counts: ClassBalanced(counts.class_count),
+            "Cui et al. 2019, CVPR",
+        ),
+        LossEntry(
+            "focal",
+            "focal loss, gamma 2",
+            frozenset({"multiclass"}),
+            lambda _: Focal(),
+            "Lin et al. 2017, ICCV",
+        ),
+        LossEntry(
+            "balanced-softmax",
+            "cross-entropy of the logits plus the log-prior",
+            frozenset({"multiclass", "soft"}),
+            lambda counts: BalancedSoftmax(counts.class_count),
+            "Ren et al. 2020, arXiv 2007.10740",
+        ),
+        LossEntry(
+            "logit-adjusted",
+            "cross-entropy, the log-prior taken off after training",
+            frozenset({"multiclass", "soft"}),
+            lambda counts: LogitAdjusted(counts.class_count),
+            "Menon et al. 2020, arXiv 2007.07314",
+        ),
+        LossEntry(
+            "ldam",
+            "margins larger for rarer classes",
+            frozenset({"multiclass"}),
+            # The paper's 0.5 and 30 are for a head that puts out cosines; LDAM says why not here.
+            lambda counts: LDAM(counts.class_count, max_margin=1.0, scale=5.0),
+            "Cao et al. 2019, arXiv 1906.07413",
+        ),
+        LossEntry(
+            "binary-cross-entropy",
+            "torch's binary cross-entropy",
+            frozenset({"multilabel"}),
+            lambda _: BinaryCrossEntropy(),
+            "torch.nn.functional.binary_cross_entropy_with_logits",
+        ),
+        LossEntry(
+            "asymmetric",
+            "asymmetric loss, gammas 4 and 1, clip 0.05",
+            frozenset({"multilabel"}),
+            lambda _: Asymmetric(),
+            "Ridnik et al. 2021, arXiv 2009.14119",
+        ),
+        LossEntry(
+            "two-way",
+            "two-way loss, temperatures 4 and 1",
+            frozenset({"multilabel"}),
+            lambda _: TwoWay(),
+            "Kobayashi 2023, CVPR",
         ),
     )
 }

@@ -1,0 +1,25 @@
+"""Losses of other authors, by their published formulas, for comparison."""
+
+from equilog.peers.multiclass import (
+    LDAM,
+    BalancedSoftmax,
+    ClassBalanced,
+    CrossEntropy,
+    Focal,
+    LogitAdjusted,
+    WeightedCrossEntropy,
+)
+from equilog.peers.multilabel import Asymmetric, BinaryCrossEntropy, TwoWay
+
+__all__ = [
+    "LDAM",
+    "Asymmetric",
+    "BalancedSoftmax",
+    "BinaryCrossEntropy",
+    "ClassBalanced",
+    "CrossEntropy",
+    "Focal",
+    "LogitAdjusted",
+    "TwoWay",
+    "WeightedCrossEntropy",
+]
