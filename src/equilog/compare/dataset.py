@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from equilog.compare.long_tail import thin_to_long_tail
 from equilog.registry import Task
 
 
@@ -26,3 +27,17 @@ class Dataset:
     """For each target name, its classes (or labels) in the order of the codes."""
     notes: tuple[str, ...] = field(default=())
     """What was done to the columns that a user should know, a sentence each."""
+    imbalance: float | None = None
+    """To what ratio of first class to last the training rows of every split are thinned. The test rows stay as
+    they are, so that the rare classes are measured on as many rows as the others."""
+
+    def training_rows(self, rows: NDArray[np.int64], random_state: int) -> NDArray[np.int64]:
+        """Return those of a split's training rows to train on: all of them, unless `imbalance` thins them.
+
+        Args:
+            rows: (r,) indices of the training rows, those set aside for early stopping included.
+            random_state: the split's own seed.
+        """
+        if self.imbalance is None:
+            return rows
+        return rows[thin_to_long_tail(self.target[rows, 0].astype(np.int64), self.imbalance, random_state)]
