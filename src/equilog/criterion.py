@@ -9,6 +9,12 @@ Kind = Literal["balanced", "posterior"]
 """Which probabilities: as the loss decides ("balanced") or of the data as drawn ("posterior")."""
 
 
+def check_kind(where: str, kind: str) -> None:
+    """Raise ValueError unless `kind` is one of `Kind`."""
+    if kind not in ("balanced", "posterior"):
+        raise ValueError(f'{where}: kind must be "balanced" or "posterior"; got {kind!r}.')
+
+
 class Criterion(nn.Module):
     """Base class of the loss modules: a value in `forward`, and the meaning of the logits in `scores`.
 
@@ -38,10 +44,7 @@ class Criterion(nn.Module):
         `temperature` divides the scores; above 1 it makes the probabilities less sure and never changes which
         class comes first.
         """
-        if kind not in ("balanced", "posterior"):
-            raise ValueError(
-                f'{type(self).__name__}.probabilities: kind must be "balanced" or "posterior"; got {kind!r}.'
-            )
+        check_kind(type(self).__name__, kind)
         scores = self.scores(logits, kind) / temperature
         return scores.sigmoid() if self.multilabel else scores.softmax(-1 if scores.dim() == 1 else 1)
 

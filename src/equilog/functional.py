@@ -7,9 +7,9 @@ from torch import Tensor
 
 from equilog.compensation import odds_at_optimum
 from equilog.grouping import BlockBalance, ClassBalance, Grouping, as_grouping
-from equilog.labels import as_labels
+from equilog.labels import Labels, as_labels
 from equilog.pooling import Pools, as_pools
-from equilog.targets import as_sets, class_vector
+from equilog.targets import Sets, as_sets, class_vector
 
 Balance = Literal["class", "pair", "none"]
 Compensation = Literal["weight", "offset"]
@@ -101,12 +101,9 @@ def log_balanced_cross_entropy(
         >>> torch.nn.functional.cross_entropy(logits, target)
         tensor(0.3955)
         >>> log_balanced_cross_entropy(logits, target)  # one pool: one log per class, summed
-        tensor(0.7911)
+        tensor(0.7910)
     """
     where = "log_balanced_cross_entropy"
-    _check_choice(where, "compensation", compensation, ("weight", "offset", None))
-    _check_choice(where, "reduction", reduction, ("mean", "sum", "none"))
-    _check_scale(where, scale)
     sets = as_sets(
         where,
         logits,
@@ -116,6 +113,39 @@ def log_balanced_cross_entropy(
         label_smoothing=label_smoothing,
         validate=validate,
     )
+    return balanced_loss(
+        where,
+        sets,
+        balance=balance,
+        pool=pool,
+        compensation=compensation,
+        scale=scale,
+        prior=prior,
+        prior_strength=prior_strength,
+        weight=weight,
+        reduction=reduction,
+        validate=validate,
+    )
+
+
+def balanced_loss(
+    where: str,
+    sets: Sets,
+    *,
+    balance: Balance | Tensor | Grouping,
+    pool: str | int | Tensor | None,
+    compensation: Compensation | None,
+    scale: float,
+    prior: Tensor | None,
+    prior_strength: float,
+    weight: Tensor | None,
+    reduction: Reduction,
+    validate: bool,
+) -> Tensor:
+    """Return `log_balanced_cross_entropy` of sets already checked."""
+    _check_choice(where, "compensation", compensation, ("weight", "offset", None))
+    _check_choice(where, "reduction", reduction, ("mean", "sum", "none"))
+    check_scale(where, scale)
     pools = as_pools(where, pool, sets.shape, sets.logits.device)
     grouping = as_grouping(where, balance, sets.classes, sets.logits.device)
 
@@ -201,9 +231,22 @@ def multilabel_cross_entropy(
         tensor(0.3893)
     """
     where = "multilabel_cross_entropy"
-    _check_choice(where, "reduction", reduction, ("mean", "sum", "none"))
-    _check_scale(where, scale)
     labels = as_labels(where, logits, target, weight=weight, sample_weight=sample_weight, mask=mask, validate=validate)
+    return multilabel_loss(where, labels, pool=pool, scale=scale, pos_weight=pos_weight, reduction=reduction)
+
+
+def multilabel_loss(
+    where: str,
+    labels: Labels,
+    *,
+    pool: str | int | Tensor,
+    scale: float,
+    pos_weight: float | Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    """Return `multilabel_cross_entropy` of labels already checked."""
+    _check_choice(where, "reduction", reduction, ("mean", "sum", "none"))
+    check_scale(where, scale)
     pools = as_pools(where, pool, labels.shape, labels.logits.device)
     positives, negatives = pools.log_one_plus_sum(labels.log_threats(scale)).flatten(1).unbind(1)
     if pos_weight is not None:
@@ -229,6 +272,7 @@ def _check_choice(where: str, name: str, value: object, choices: tuple[object, .
         raise ValueError(f"{where}: {name} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
 
 
-def _check_scale(where: str, scale: float) -> None:
+def check_scale(where: str, scale: float) -> None:
+    """Raise ValueError unless the scale is positive and finite."""
     if not 0.0 < scale < float("inf"):
         raise ValueError(f"{where}: scale must be a positive finite number; got {scale!r}.")

@@ -9,7 +9,6 @@ pairs (j, k), j != k, into groups, with one log per group and pool:
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,18 +36,6 @@ class LogThreats:
         return pools.log_one_plus_sum(self.values + log_weight[:, None], self.slot, self.slots).flatten(1)
 
 
-class Grouping(Protocol):
-    """A partition of the ordered class pairs."""
-
-    def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
-        """Return the log threats within each group, from scores z (n, C)."""
-        ...
-
-    def group_weight(self, weight: Tensor) -> Tensor:
-        """Return the weight of each group (G,) from the weight of each class (C,)."""
-        ...
-
-
 @dataclass(frozen=True)
 class ClassBalance:
     """One log per class: its threats are the odds against it."""
@@ -56,14 +43,14 @@ class ClassBalance:
     classes: int
 
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
-        """Return the log odds against the label, or target-weighted against every class."""
+        """Return the log odds against the label, or against every class with its target's share, from scores (n, C)."""
         if sets.labels is not None:
             return LogThreats(log_odds_against_label(z, sets.labels)[:, None], sets.labels, self.classes)
         assert sets.probs is not None
         return LogThreats(weighted_log(log_odds_against_each(z), sets.probs), None, 1)
 
     def group_weight(self, weight: Tensor) -> Tensor:
-        """Return the weight as it is: a group is a class."""
+        """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
         return weight
 
 
@@ -107,10 +94,16 @@ class BlockBalance:
         return log_sum_exp_by(values.T, self.block, self.count).T
 
 
+Grouping = ClassBalance | BlockBalance
+"""A partition of the ordered class pairs."""
+
+
 def as_grouping(where: str, balance: str | Tensor | Grouping, classes: int, device: torch.device) -> Grouping:
     """Return the grouping a `balance` argument names."""
-    if isinstance(balance, ClassBalance | BlockBalance):
+    if isinstance(balance, ClassBalance):
         return balance
+    if isinstance(balance, BlockBalance):
+        return BlockBalance(balance.block.to(device), balance.count)
     if isinstance(balance, Tensor):
         if balance.is_floating_point() or balance.shape != (classes,):
             raise ValueError(

@@ -32,6 +32,14 @@ class Sets:
         """Number of sets, the ignored ones included."""
         return self.kept.shape[0]
 
+    def class_count(self) -> Tensor:
+        """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient."""
+        weight = self.log_weight.detach().exp()
+        if self.probs is not None:
+            return weight @ self.probs.detach()
+        assert self.labels is not None
+        return weight.new_zeros(self.classes).index_add(0, self.labels, weight)
+
     @property
     def classes(self) -> int:
         """Number of classes."""

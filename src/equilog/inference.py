@@ -1,0 +1,127 @@
+r"""What trained scores say about probabilities.
+
+Training lets the scores of features x settle where, with $p = \mathrm{softmax}(\text{scale} \cdot z)$ and $O_j$ what
+the *other* sets of a pool add to class j's odds,
+
+$$ \mathrm{P}(j \mid x) \cdot \mathrm{E}\Bigl[\frac{1}{1 + O_j\, p_j(x)}\Bigr] \;\propto\; p_j(x). $$
+
+A set alone in its pool has $O = 0$: the posterior is $\mathrm{softmax}(z)$, as for cross-entropy. In a large pool it is
+$p_j^2 O_j$: $\mathrm{softmax}(2z)$ with the class mass put back. Everything in between is the same formula. (Set the
+expected gradient at x to zero: a set of class j carries cross-entropy's gradient times $1/(1 + O_j p_j)$.)
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equilog.criterion import Kind, check_kind
+from equilog.grouping import LogThreats
+from equilog.pooling import as_pools
+
+
+def probabilities(
+    logits: Tensor,
+    *,
+    scale: float = 1.0,
+    pool_size: float | None = None,
+    temperature: float = 1.0,
+    log_class_mass: Tensor | None = None,
+    prior: Tensor | None = None,
+    prior_strength: float = 1.0,
+    kind: Kind = "balanced",
+) -> Tensor:
+    r"""Probabilities of scores trained with `log_balanced_cross_entropy`.
+
+    "balanced" is what the bare scores say, softmax(link * logits), as if every class were equally frequent. "posterior"
+    puts the prior and the class mass A back, which gives the probabilities of the data as drawn:
+    $\mathrm{P}(j \mid x) \propto p_j^2 A_j$ for an unbounded pool, $p_j (1 + O_j p_j)$ with $O_j = (A_j - 1) (1 -
+    1/\text{pool\_size})$ for a bounded one, where $p = \mathrm{softmax}(\text{scale} \cdot (\text{logits} +
+    \text{prior\_strength} \log \text{prior}))$.
+
+    Args:
+        logits: (N, C), (N, C, d1, ...) or (C,), the bare scores.
+        scale: the loss's.
+        pool_size: sets that shared a log in training; None for so many that one set's own odds do not count. The link
+            is scale for 1, 2 scale for None, and (2 - 1/pool_size) scale where nothing else is known.
+        temperature: divides the scores before they are normalised; fit it on held-out data.
+        log_class_mass: (C,) log A of such a pool, or None for the same mass in every class.
+        prior: the loss's, (C,) or None.
+        prior_strength: the loss's.
+        kind: "balanced" or "posterior".
+
+    Returns:
+        Probabilities of the shape of `logits`, summing to 1 over the classes.
+
+    Raises:
+        ValueError: kind, pool_size or temperature out of range.
+
+    Example:
+        >>> logits = torch.tensor([0.5, -0.5])
+        >>> probabilities(logits, pool_size=1)  # softmax(logits)
+        tensor([0.7311, 0.2689])
+        >>> probabilities(logits, log_class_mass=torch.tensor([1.0, 3.0]).log(), kind="posterior")  # e^2 : 3
+        tensor([0.7112, 0.2888])
+    """
+    check_kind("probabilities", kind)
+    if pool_size is not None and not pool_size >= 1:
+        raise ValueError(f"probabilities: pool_size must be at least 1, or None for unbounded; got {pool_size}.")
+    if not temperature > 0:
+        raise ValueError(f"probabilities: temperature must be positive; got {temperature}.")
+    rows = classes_last(logits)
+    if kind == "posterior" and prior is not None:
+        rows = rows + prior_strength * prior.to(rows).log()
+    scores = scale * rows
+    if kind == "balanced" or log_class_mass is None:
+        scores = (2.0 if pool_size is None else 2.0 - 1.0 / pool_size) * scores
+    elif pool_size is None:
+        scores = 2.0 * scores + log_class_mass.to(rows)
+    else:
+        others = torch.expm1(log_class_mass.to(rows)) * (1.0 - 1.0 / pool_size)
+        scores = posterior_scores(scores.log_softmax(-1), others.log())
+    return classes_second((scores / temperature).softmax(-1), logits)
+
+
+def posterior_scores(log_prob: Tensor, log_others: Tensor) -> Tensor:
+    """Return log p - log E[1 / (1 + O p)] from log p (..., C) and draws of log O, (C,) or (K, C)."""
+    draws = log_others.reshape(-1, *[1] * (log_prob.dim() - 1), log_prob.shape[-1])
+    # One draw at a time: K copies of the scores at once would be the largest tensor in the program.
+    kept = log_prob.new_full(log_prob.shape, -math.inf)
+    for draw in draws:
+        kept = torch.logaddexp(kept, F.logsigmoid(-(draw + log_prob)))
+    return log_prob - kept + math.log(len(draws))
+
+
+def label_posterior_scores(logits: Tensor, log_one_plus_others: Tensor) -> Tensor:
+    """Return the log odds of a label's posterior from scaled logits x and draws (K, 2) of log(1 + O).
+
+    P(yes) e^{-x} E[1 / (1 + O+ + e^{-x})] = P(no) e^{x} E[1 / (1 + O- + e^{x})], O+ and O- being what the other labels
+    of a pool add to the positives' and the negatives' log.
+    """
+    kept_yes = kept_no = logits.new_full(logits.shape, -math.inf)
+    for yes, no in log_one_plus_others:
+        kept_yes = torch.logaddexp(kept_yes, -torch.logaddexp(yes, -logits))
+        kept_no = torch.logaddexp(kept_no, -torch.logaddexp(no, logits))
+    return 2.0 * logits + kept_no - kept_yes
+
+
+def draw_pools(threats: LogThreats, log_weight: Tensor, sets: int, draws: int = 64) -> Tensor:
+    """Return log(1 + O) (draws, G) of random pools of that many sets, with a generator of its own (seed 0)."""
+    if sets < 1 or len(log_weight) == 0:
+        return threats.values.new_zeros(1, threats.slots * threats.values.shape[1])
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(len(log_weight), (draws * sets,), generator=generator).to(log_weight.device)
+    slot = None if threats.slot is None else threats.slot[index]
+    pools = as_pools("draw_pools", sets, index.shape, index.device)
+    return LogThreats(threats.values[index], slot, threats.slots).pooled(pools, log_weight[index])
+
+
+def classes_last(logits: Tensor) -> Tensor:
+    """(N, C, d1, ...) -> (N, d1, ..., C); (C,) as it is."""
+    return logits if logits.dim() == 1 else logits.movedim(1, -1)
+
+
+def classes_second(values: Tensor, like: Tensor) -> Tensor:
+    """Undo `classes_last`."""
+    return values if like.dim() == 1 else values.movedim(-1, 1)

@@ -1,0 +1,346 @@
+"""One module per loss: its hyperparameters, what it has seen, and what its scores mean."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equilog.criterion import Criterion, Kind, check_kind
+from equilog.functional import Balance, Compensation, Reduction, balanced_loss, multilabel_loss
+from equilog.grouping import ClassBalance, Grouping, LogThreats, as_grouping
+from equilog.inference import (
+    classes_last,
+    classes_second,
+    draw_pools,
+    label_posterior_scores,
+    posterior_scores,
+)
+from equilog.labels import Labels, as_labels
+from equilog.pooling import Pools, as_pools
+from equilog.targets import Sets, as_sets
+
+
+class PooledCriterion(Criterion):
+    """What the two modules share: buffers that remember how the pools were filled.
+
+    The buffers are shaped by the first data, whatever `state_dict` they are loaded from, and keep their precision
+    when the module is cast to a smaller one.
+    """
+
+    pool_size: Tensor
+    """Mean number of kept sets in a pool that has any, in the last training call; 0 before the first."""
+    log_others: Tensor
+    """(K, G) draws of log(1 + what a pool's other sets add to the log's sum), from `observe`; (0,) before."""
+    link: Tensor
+    """What the scaled scores are multiplied with for balanced probabilities; nan before `observe`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pool_size", torch.zeros(()))
+        self.register_buffer("log_others", torch.zeros(0))
+        self.register_buffer("link", torch.tensor(torch.nan))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and new.dtype != old.dtype:
+                self._buffers[name] = old.to(new.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in self._buffers.items():
+            saved = state_dict.get(prefix + name)
+            if buffer is not None and saved is not None and buffer.shape != saved.shape and buffer.shape in ((0,),):
+                self._buffers[name] = buffer.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _note_pool_size(self, pools: Pools, kept: Tensor) -> None:
+        if self.training:
+            self.pool_size.copy_(kept.sum() / pools.nonempty(kept))
+
+    def _observed_pool_size(self, pool: object, pools: Pools, kept: Tensor) -> int:
+        """Sets in a pool as trained, or as the observed sets would fill it where nothing was trained."""
+        if isinstance(pool, int):
+            return pool
+        trained = float(self.pool_size)
+        return max(1, round(trained if trained > 0 else float(kept.sum() / pools.nonempty(kept))))
+
+    def _balanced_link(self, pool: object) -> float:
+        if not self.link.isnan():
+            return float(self.link)
+        return 1.0 if pool == 1 else 2.0
+
+
+class LogBalancedCrossEntropyLoss(PooledCriterion):
+    r"""Cross-entropy that balances the classes by itself: `equilog.log_balanced_cross_entropy` as a module.
+
+    Replaces `torch.nn.CrossEntropyLoss`. With `prior="auto"` the loss counts the targets it sees in training mode and
+    adds the log of their frequency to the logits, so that the bare logits decide as if all classes were equally
+    frequent and nobody has to supply class counts.
+
+    Args:
+        balance: as the function's.
+        pool: as the function's.
+        compensation: as the function's.
+        scale: as the function's.
+        prior: (C,) class frequencies or counts; "auto", the running count of the targets (one of each class to
+            start with), in the buffer `class_count`; or None.
+        prior_strength: as the function's.
+        weight: as the function's.
+        ignore_index: as the function's.
+        label_smoothing: as the function's.
+        reduction: as the function's.
+        validate: as the function's.
+
+    Shape:
+        forward: logits (N, C, d1, ...), target (N, d1, ...) or (N, C, d1, ...), sample_weight (N, d1, ...) or (N,)
+        -> scalar, or as the function says for reduction "none".
+
+    Example:
+        >>> criterion = LogBalancedCrossEntropyLoss(pool=16, prior="auto")
+        >>> logits = torch.randn(32, 10, requires_grad=True, generator=torch.manual_seed(0))
+        >>> criterion(logits, torch.arange(32) % 10).backward()
+        >>> criterion.probabilities(logits).shape, criterion.predict(logits).shape
+        (torch.Size([32, 10]), torch.Size([32]))
+    """
+
+    prior: Tensor | None
+    """(C,) the given class frequencies, where they were given."""
+    weight: Tensor | None
+    """(C,) the factor on each class's log, where it was given."""
+    class_count: Tensor | None
+    """(C,) float64 count of the targets seen, each class from 1, where prior is "auto"; (0,) before the first."""
+
+    def __init__(
+        self,
+        *,
+        balance: Balance | Tensor = "class",
+        pool: str | int | Tensor | None = None,
+        compensation: Compensation | None = "weight",
+        scale: float = 1.0,
+        prior: Tensor | Literal["auto"] | None = None,
+        prior_strength: float = 1.0,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+        validate: bool = False,
+    ) -> None:
+        super().__init__()
+        if isinstance(prior, str) and prior != "auto":
+            raise ValueError(f'{type(self).__name__}: prior must be a (C,) tensor, "auto" or None; got {prior!r}.')
+        # A tensor of blocks is read once, here, so that nothing waits for its values in training.
+        self.balance: Balance | Grouping = (
+            as_grouping(type(self).__name__, balance, len(balance), balance.device)
+            if isinstance(balance, Tensor)
+            else balance
+        )
+        self.pool = pool
+        self.compensation = compensation
+        self.scale = scale
+        self.prior_strength = prior_strength
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.reduction = reduction
+        self.validate = validate
+        self.register_buffer("prior", prior if isinstance(prior, Tensor) else None)
+        self.register_buffer("class_count", torch.zeros(0, dtype=torch.float64) if prior == "auto" else None)
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+        """Return the loss in nats; in training mode with prior "auto", count the targets first."""
+        where = type(self).__name__
+        sets = self._sets(logits, target, sample_weight)
+        if self.training:
+            self._count(sets)
+        self._note_pool_size(as_pools(where, self.pool, sets.shape, sets.logits.device), sets.kept)
+        return balanced_loss(
+            where,
+            sets,
+            balance=self.balance,
+            pool=self.pool,
+            compensation=self.compensation,
+            scale=self.scale,
+            prior=self._current_prior(),
+            prior_strength=self.prior_strength,
+            weight=self.weight,
+            reduction=self.reduction,
+            validate=self.validate,
+        )
+
+    def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
+        """Return scores of the logits' shape: the bare logits times the link, or with prior and class mass put back."""
+        check_kind(type(self).__name__, kind)
+        rows = self.scale * classes_last(logits).float()
+        if kind == "balanced":
+            return classes_second(self._balanced_link(self.pool) * rows, logits)
+        prior = self._current_prior()
+        if prior is not None:
+            rows = rows + self.scale * self.prior_strength * prior.to(rows).log()
+        log_prob = rows.log_softmax(-1)
+        if self.log_others.numel() == 0:
+            return classes_second(self._balanced_link(self.pool) * log_prob, logits)
+        return classes_second(posterior_scores(log_prob, self.log_others), logits)
+
+    @torch.no_grad()
+    def observe(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> None:
+        """Take from trained logits what a pool's other sets add to each class, for the posterior."""
+        where = type(self).__name__
+        sets = self._sets(logits, target, sample_weight)
+        pools = as_pools(where, self.pool, sets.shape, sets.logits.device)
+        size = self._observed_pool_size(self.pool, pools, sets.kept)
+        grouping = as_grouping(where, self.balance, sets.classes, sets.logits.device)
+        if sets.probs is not None or not isinstance(grouping, ClassBalance):
+            # Soft targets are answered by softmax(2 scale z) whatever the pool, and so are groupings that hold every
+            # pair's opposite in large pools: no class mass moves the answer.
+            self.link.fill_(2.0 if sets.probs is not None else 2.0 - 1.0 / size)
+            return
+        prior = self._current_prior()
+        z = sets.logits if prior is None else sets.logits + self.prior_strength * prior.to(sets.logits).log()
+        threats = grouping.log_threats(self.scale * z, sets)
+        self.log_others = draw_pools(threats, sets.log_weight, size - 1).expm1().log()
+        # A set of class y carries 1 / (1 + O_y p_y) of cross-entropy's gradient, and 1 + O_y p_y = A_y p_y is what the
+        # posterior multiplies p_y with. Its mean tells how far the scores are from softmax(z) towards softmax(2 z).
+        log_prob = -F.softplus(threats.values.squeeze(1))
+        share = F.sigmoid(-(self.log_others[:, threats.slot] + log_prob)).mean(0)
+        self.link.copy_(2.0 - (share * sets.kept).sum() / sets.kept.sum().clamp(min=1))
+
+    def extra_repr(self) -> str:
+        """Show the pool, balance and prior."""
+        prior = "auto" if self.class_count is not None else self.prior if self.prior is None else "given"
+        return f"balance={self.balance!r}, pool={self.pool!r}, prior={prior!r}, compensation={self.compensation!r}"
+
+    def _sets(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None) -> Sets:
+        return as_sets(
+            type(self).__name__,
+            logits,
+            target,
+            sample_weight=sample_weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            validate=self.validate,
+        )
+
+    @torch.no_grad()
+    def _count(self, sets: Sets) -> None:
+        if self.class_count is None:
+            return
+        count = sets.class_count()
+        precise = torch.float32 if count.device.type == "mps" else torch.float64
+        if self.class_count.numel() == 0:
+            self.class_count = torch.ones_like(count, dtype=precise)
+        elif self.class_count.shape != count.shape:
+            raise ValueError(
+                f"{type(self).__name__}: the running prior has counted {len(self.class_count)} classes, but logits "
+                f"have {len(count)}. Use one module per set of classes."
+            )
+        self.class_count += count.to(precise)
+
+    def _current_prior(self) -> Tensor | None:
+        if self.class_count is None:
+            return self.prior
+        return self.class_count / self.class_count.sum() if self.class_count.numel() else None
+
+
+class MultiLabelCrossEntropyLoss(PooledCriterion):
+    r"""Multi-label loss that weighs few positives like many negatives: `equilog.multilabel_cross_entropy` as a module.
+
+    Replaces `torch.nn.BCEWithLogitsLoss`. A label is predicted where its logit is positive.
+
+    Args:
+        pool: as the function's.
+        scale: as the function's.
+        weight: as the function's.
+        pos_weight: as the function's.
+        reduction: as the function's.
+        validate: as the function's.
+
+    Shape:
+        forward: logits and target (N, L), sample_weight (N,) or (N, L), mask broadcastable to (N, L) -> scalar, or as
+        the function says for reduction "none".
+
+    Example:
+        >>> criterion = MultiLabelCrossEntropyLoss()
+        >>> logits = torch.tensor([[3.0, -2.0, -2.0, -2.0]])
+        >>> criterion(logits, torch.tensor([[1, 0, 0, 0]]))
+        tensor(0.3893)
+        >>> criterion.predict(logits)
+        tensor([[1, 0, 0, 0]])
+    """
+
+    multilabel = True
+    weight: Tensor | None
+    """The factor on each label's terms, where it was given."""
+
+    def __init__(
+        self,
+        *,
+        pool: str | int | Tensor = "sample",
+        scale: float = 1.0,
+        weight: Tensor | None = None,
+        pos_weight: float | None = None,
+        reduction: Reduction = "mean",
+        validate: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.scale = scale
+        self.pos_weight = pos_weight
+        self.reduction = reduction
+        self.validate = validate
+        self.register_buffer("weight", weight)
+
+    def forward(
+        self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss in nats."""
+        where = type(self).__name__
+        labels = self._labels(logits, target, sample_weight, mask)
+        self._note_pool_size(as_pools(where, self.pool, labels.shape, labels.logits.device), labels.kept)
+        return multilabel_loss(
+            where, labels, pool=self.pool, scale=self.scale, pos_weight=self.pos_weight, reduction=self.reduction
+        )
+
+    def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
+        """Return the log odds of each label: the logits times the link, or corrected for what shared the two logs."""
+        check_kind(type(self).__name__, kind)
+        x = self.scale * logits.float()
+        if kind == "balanced" or self.log_others.numel() == 0:
+            return self._balanced_link(self.pool) * x
+        scores = label_posterior_scores(x, self.log_others)
+        return scores - math.log(self.pos_weight) if self.pos_weight else scores
+
+    @torch.no_grad()
+    def observe(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> None:
+        """Take from trained logits what a pool's other labels add to the two logs, for the posterior."""
+        labels = self._labels(logits, target, sample_weight, None)
+        pools = as_pools(type(self).__name__, self.pool, labels.shape, labels.logits.device)
+        size = self._observed_pool_size(self.pool, pools, labels.kept)
+        threats = LogThreats(labels.log_threats(self.scale), None, 1)
+        self.log_others = draw_pools(threats, labels.log_weight, size - 1)
+        # The share of binary cross-entropy's gradient that a label keeps, (1 + e) / (1 + O + e), e its own odds.
+        x = self.scale * labels.logits
+        wrong = torch.stack((-x, x), 1)
+        share = (F.softplus(wrong) - torch.logaddexp(self.log_others[:, None], wrong)).exp().mean(0)
+        mean_share = share[:, 0] * labels.target + share[:, 1] * (1.0 - labels.target)
+        self.link.copy_(2.0 - (mean_share * labels.kept).sum() / labels.kept.sum().clamp(min=1))
+
+    def extra_repr(self) -> str:
+        """Show the pool and scale."""
+        return f"pool={self.pool!r}, scale={self.scale!r}"
+
+    def _labels(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Labels:
+        return as_labels(
+            type(self).__name__,
+            logits,
+            target,
+            weight=self.weight,
+            sample_weight=sample_weight,
+            mask=mask,
+            validate=self.validate,
+        )
