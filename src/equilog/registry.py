@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from equilog.criterion import Criterion
+from equilog.modules import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
 from equilog.peers import (
     LDAM,
     Asymmetric,
@@ -46,9 +47,49 @@ class LossEntry:
     ours: bool = False
 
 
+def _log_balanced(
+    name: str,
+    summary: str,
+    *,
+    pool: str | int = "batch",
+    balance: Literal["class", "pair"] = "class",
+    prior: Literal["auto"] | None = None,
+) -> LossEntry:
+    return LossEntry(
+        name,
+        summary,
+        frozenset({"multiclass", "soft"}),
+        lambda _: LogBalancedCrossEntropyLoss(pool=pool, balance=balance, prior=prior),
+        "this project, after Su 2022, kexue.fm/archives/9158",
+        ours=True,
+    )
+
+
+def _multilabel(name: str, summary: str, *, pool: str) -> LossEntry:
+    return LossEntry(
+        name,
+        summary,
+        frozenset({"multilabel"}),
+        lambda _: MultiLabelCrossEntropyLoss(pool=pool),
+        "Su 2020, kexue.fm/archives/7359",
+        ours=True,
+    )
+
+
 LOSSES: dict[str, LossEntry] = {
     entry.name: entry
     for entry in (
+        _log_balanced("log-balanced", "one log per class over 16 rows, running prior", pool=16, prior="auto"),
+        _log_balanced(
+            "log-balanced-batch", "one log per class over the batch, running prior", pool="batch", prior="auto"
+        ),
+        _log_balanced("log-balanced-no-prior", "one log per class over 16 rows", pool=16),
+        _log_balanced("log-balanced-batch-no-prior", "one log per class over the batch", pool="batch"),
+        _log_balanced(
+            "pair-balanced", "one log per pair of classes over the batch, running prior", balance="pair", prior="auto"
+        ),
+        _multilabel("multilabel-sample", "two logs per row", pool="sample"),
+        _multilabel("multilabel-batch", "two logs over the batch", pool="batch"),
         LossEntry(
             "cross-entropy",
             "torch's cross-entropy",
@@ -127,3 +168,7 @@ LOSSES: dict[str, LossEntry] = {
 def losses_for(task: Task) -> list[str]:
     """Return the names of the losses that fit a task, in the order of the registry."""
     return [entry.name for entry in LOSSES.values() if task in entry.tasks]
+
+
+RECOMMENDED: dict[Task, str] = {"multiclass": "log-balanced", "multilabel": "multilabel-batch", "soft": "cross-entropy"}
+"""The loss to start from where nothing else is known."""
