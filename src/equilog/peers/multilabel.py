@@ -177,13 +177,10 @@ class TwoWay(MultilabelPeer):
 
     def _compared(self, logits: Tensor, positive: Tensor, negative: Tensor, log_weight: Tensor | float = 0.0) -> Tensor:
         """Return for each row of logits the softplus of its positives against its negatives, 0 without a pair."""
-        both = positive.any(1) & negative.any(1)
 
         def pooled(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
-            exponent = (scores / temperature + log_weight).masked_fill(~mask, -torch.inf)
-            return temperature * exponent[both].logsumexp(1)
+            exponent = scores / temperature + log_weight
+            return temperature * exponent.masked_fill(~mask, -torch.inf).logsumexp(1)
 
         threat = pooled(logits, negative, self.negative_temperature)
-        return logits.new_zeros(len(logits)).masked_scatter(
-            both, F.softplus(threat + pooled(-logits, positive, self.positive_temperature))
-        )
+        return F.softplus(threat + pooled(-logits, positive, self.positive_temperature))
