@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from equilog.criterion import Criterion, Kind
 from equilog.registry import TargetCounts, Task
@@ -36,9 +37,9 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         1/k Σ_c loss_c(f_θ(x_i)_c, y_ic, w_i : i in B)
 
     by AdamW, where column c has logits and a loss of its own, so a loss that pools rows pools them within a batch
-    and a column. A share of the rows is held out (each class in proportion) for early stopping on the loss and
-    for one temperature T, at the smallest mean of -log p(y | x) + (log T)² / 2n over those n rows. Every loss starts
-    from the same weights and sees the same batches where `random_state` is the same.
+    and a column. A share of the rows is held out, each class in proportion, for early stopping on the loss and
+    then for one temperature T of all probabilities, the minimum of Σ_i -log p(y_i | x_i, T) + (log2 T)² / 2 over
+    those rows. Every loss starts from the same weights and sees the same batches where `random_state` is the same.
 
     Features should be of comparable scale: put a `StandardScaler` before it where they are not.
 
@@ -143,7 +144,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         if not len(validation):
             return self._train(training, None, self.max_epochs)
         self._train(training, validation, self.max_epochs)
-        logits = self._logits(validation.features).double()
+        logits = self._logits(validation.features)
         self.temperature_ = fit_temperature(
             list(self.net_.criterion_.columns(logits, validation.target)), validation.weight
         )
@@ -340,7 +341,9 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             network = perceptron(self.n_features_in_, self.hidden_units, sum(widths), self.dropout)
         callbacks: list[tuple[str, Any]] = [("valid_score", ValidationScore())]
         if self.early_stopping:
-            callbacks.append(("early_stopping", EarlyStoppingWhereHeldOut(patience=self.patience, load_best=True)))
+            callbacks.append(
+                ("early_stopping", EarlyStoppingWhereHeldOut(patience=self.patience, threshold=0, load_best=True))
+            )
         self.net_ = Net(
             network,
             ColumnLoss(self.task_, criteria, widths),
@@ -368,22 +371,30 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
                 "LogBalancedClassifier: the weights of the network overflowed in training. Scale the features (a "
                 f"StandardScaler before it) or lower learning_rate={self.learning_rate:g}."
             )
-        for criterion, logits, target in self.net_.criterion_.columns(self._logits(rows.features), rows.target):
+        # In the precision of training, which the buffers of the loss have.
+        trained_logits = self._logits(rows.features).float()
+        for criterion, logits, target in self.net_.criterion_.columns(trained_logits, rows.target):
             criterion.observe(logits, target, sample_weight=rows.weight)
         return self
 
     def _logits(self, features: Tensor) -> Tensor:
-        """Return the logits (n, all columns' classes) of the network as it is used, not as it is trained."""
+        """Return the logits (n, all columns' classes) of the network as it is used, not as it is trained.
+
+        In float64: in float32 a row's last digits depend on the rows it is computed with.
+        """
         for module in self._parts().values():
             module.eval()
+        network = self.net_.module_
+        weights = {name: tensor.double() for name, tensor in network.state_dict().items()}
         with torch.no_grad():
-            return torch.cat([self.net_.module_(part) for part in torch.split(features, INFERENCE_ROWS)])
+            parts = torch.split(features, INFERENCE_ROWS)
+            return torch.cat([functional_call(network, weights, (part.double(),)) for part in parts])
 
     def _column_logits(self, X: Any) -> list[tuple[Criterion, Tensor]]:
-        """Return each column's criterion and logits (n, C), in float64 for what is computed from them."""
+        """Return each column's criterion and logits (n, C)."""
         check_is_fitted(self)
         features = validate_data(self, X, dtype=np.float32, reset=False)
-        logits = self._logits(torch.tensor(features, device=self.device)).double()
+        logits = self._logits(torch.tensor(features, device=self.device))
         return list(zip(self.net_.criterion_.criteria, torch.split(logits, self._targets.widths, 1), strict=True))
 
 

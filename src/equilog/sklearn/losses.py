@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from equilog.criterion import Criterion
 from equilog.peers import CrossEntropy
-from equilog.registry import LOSSES, LossEntry, TargetCounts, Task, losses_for
+from equilog.registry import LOSSES, RECOMMENDED, LossEntry, TargetCounts, Task, losses_for
 
 
 def loss_entry(name: str, task: Task) -> LossEntry:
@@ -17,7 +17,7 @@ def loss_entry(name: str, task: Task) -> LossEntry:
     """
     fitting = losses_for(task)
     if name == "auto":
-        return next((LOSSES[known] for known in fitting if LOSSES[known].ours), LOSSES[fitting[0]])
+        return LOSSES[RECOMMENDED[task]]
     entry = LOSSES.get(name.replace("_", "-"))
     if entry is None:
         nearest = difflib.get_close_matches(name.replace("_", "-"), LOSSES, n=1)
