@@ -573,7 +573,7 @@ def test_bad_rows_and_weights_are_named(digits: Data) -> None:
         quick().fit(X, y, sample_weight=np.full(len(y), -1))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         quick().fit(X, y, sample_weight=np.ones(3))
-    with pytest.raises(ValueError, match=r"weights of the network overflowed.*StandardScaler"):
+    with pytest.raises(ValueError, match=r"the loss overflowed.*StandardScaler"):
         quick("cross-entropy", early_stopping=False).fit(X * 3e38, y)
     with pytest.raises(NotFittedError):
         quick().score(X, y)

@@ -20,7 +20,7 @@ from equilog.inference import (
 )
 from equilog.labels import Labels, as_labels
 from equilog.pooling import Pools, as_pools
-from equilog.targets import Sets, as_sets
+from equilog.targets import Sets, as_compute_dtype, as_sets
 
 
 class PooledCriterion(Criterion):
@@ -176,7 +176,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
     def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
         """Return scores of the logits' shape: the bare logits times the link, or with prior and class mass put back."""
         check_kind(type(self).__name__, kind)
-        rows = self.scale * classes_last(logits).float()
+        rows = self.scale * as_compute_dtype(classes_last(logits))
         if kind == "balanced":
             return classes_second(self._balanced_link(self.pool) * rows, logits)
         prior = self._current_prior()
@@ -309,7 +309,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
     def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
         """Return the log odds of each label: the logits times the link, or corrected for what shared the two logs."""
         check_kind(type(self).__name__, kind)
-        x = self.scale * logits.float()
+        x = self.scale * as_compute_dtype(logits)
         if kind == "balanced" or self.log_others.numel() == 0:
             return self._balanced_link(self.pool) * x
         scores = label_posterior_scores(x, self.log_others)

@@ -130,7 +130,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
                 weight 0 is as good as absent, its class too.
 
         Raises:
-            ValueError: an argument or parameter is not as described, or the weights of the network overflowed.
+            ValueError: an argument or parameter is not as described, or the loss overflowed in training.
         """
         features, columns, weight = self._validate(X, y, sample_weight, reset=True)
         self._begin(Targets.of(columns, self.task))
@@ -364,11 +364,12 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         with self._own_generator():
             trained = self.net_.train(replace(rows, order=order), held_out, epochs)
         for name, values in self.history_.items():
-            values += [epoch[name] for epoch in trained if name in epoch]
+            values += [float(epoch[name]) for epoch in trained if name in epoch]
         self.n_iter_ += len(trained)
-        if not all(parameter.isfinite().all() for parameter in self.net_.module_.parameters()):
+        weights_finite = all(bool(parameter.isfinite().all()) for parameter in self.net_.module_.parameters())
+        if not weights_finite or not np.isfinite(self.history_["train_loss"]).any():
             raise ValueError(
-                "LogBalancedClassifier: the weights of the network overflowed in training. Scale the features (a "
+                "LogBalancedClassifier: the loss overflowed in training. Scale the features (a "
                 f"StandardScaler before it) or lower learning_rate={self.learning_rate:g}."
             )
         # In the precision of training, which the buffers of the loss have.
