@@ -1,0 +1,190 @@
+"""The command line: equilog compare, equilog predict."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from equilog._version import __version__
+
+MISSING = "The command line needs more than PyTorch. Install it with: pip install 'equilog[compare]'"
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Table
+    from rich.text import Text
+
+    from equilog.compare import bundle, experiment
+    from equilog.compare.errors import DataError
+    from equilog.compare.files import replacing
+    from equilog.compare.named import NAMED, load
+    from equilog.compare.records import RunRecord
+    from equilog.compare.run import ModelSettings
+    from equilog.compare.tables import read_features
+    from equilog.compare.terminal import print_results
+    from equilog.registry import LOSSES
+except ModuleNotFoundError as error:
+    sys.exit(f"{MISSING} ({error.name} is not installed)")
+
+app = typer.Typer(
+    help="Losses for classification that balance themselves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line. Exit status 2 for what the user can put right, with a message and no traceback."""
+    try:
+        app()
+    except DataError as error:
+        err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        out.print(f"equilog {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        str, typer.Argument(help="CSV, TSV, Parquet or NPZ file, or a named data set (--list).")
+    ] = "digits-lt",
+    target: Annotated[list[str] | None, typer.Option(help="Column to predict; repeat for several.")] = None,
+    multilabel: Annotated[bool, typer.Option("--multilabel", help="The targets are yes/no labels.")] = False,
+    soft: Annotated[bool, typer.Option("--soft", help="The targets are class probabilities or votes.")] = False,
+    losses: Annotated[
+        list[str] | None, typer.Option(help="Losses, separated by commas; all that fit if left out.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of random splits.")] = 5,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 is one a processor.")] = -1,
+    test_fraction: Annotated[float, typer.Option(min=0.05, max=0.9, help="Share of the rows to test on.")] = 0.25,
+    hidden: Annotated[
+        str, typer.Option(help="Widths of the hidden layers, such as 128 or 256,64; 0 is linear.")
+    ] = "128",
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs; early stopping may take fewer.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = 3e-3,
+    list_names: Annotated[bool, typer.Option("--list", help="List the named data sets and the losses.")] = False,
+) -> None:
+    """Train the same model with each loss on the same splits, and tell which served."""
+    if list_names:
+        _print_names()
+        return
+    dataset = load(data, target=target or (), multilabel=multilabel, soft=soft)
+    names = [name.strip() for given in losses or () for name in given.split(",") if name.strip()]
+    plan = experiment.Plan(
+        losses=experiment.chosen_losses(dataset.task, names),
+        seeds=seeds,
+        test_fraction=test_fraction,
+        model=ModelSettings(
+            hidden_units=_widths(hidden), max_epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
+        ),
+    )
+    folder = out_dir or _default_folder(Path(data).stem, resume)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+    )
+    bar = progress.add_task("training", start=False)
+
+    def started(total: int, done: int, notes: Sequence[str]) -> None:
+        for note in notes:
+            err.print(Text(note, style="dim"))
+        progress.update(bar, total=total, completed=done)
+        progress.start_task(bar)
+
+    def advanced(outcome: RunRecord | experiment.Failure) -> None:
+        if isinstance(outcome, experiment.Failure):
+            progress.console.print(Text(f"failed: {outcome.reason}", style="red"))
+        progress.advance(bar)
+
+    with progress:
+        comparison = experiment.compare(
+            dataset, plan, folder, jobs=jobs, resume=resume, started=started, advanced=advanced
+        )
+    print_results(out, comparison.results)
+    written = "results.json, report.html" if comparison.interrupted else "results.json, report.html, model/"
+    out.print(Text(f"Written to {comparison.folder}: {written}"), soft_wrap=True)
+    if comparison.interrupted:
+        err.print(Text("interrupted; the same command with --resume goes on from here", style="yellow"))
+        raise typer.Exit(130)
+    if comparison.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder model/ that `equilog compare` wrote.")],
+    data: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or NPZ file with the same feature columns.")],
+    out_file: Annotated[Path, typer.Option("--out", help="CSV file to write; - is the terminal.")] = Path(
+        "predictions.csv"
+    ),
+) -> None:
+    """Write the predicted classes of new rows, with their balanced and posterior probabilities."""
+    loaded = bundle.load(model)
+    predictions = loaded.predictions(read_features(data), data.name)
+    if str(out_file) == "-":
+        predictions.to_csv(sys.stdout, index=False)
+        return
+    with replacing(out_file) as new:
+        predictions.to_csv(new, index=False)
+    err.print(Text(f"Written to {out_file}: {len(predictions)} rows"), soft_wrap=True)
+
+
+def _print_names() -> None:
+    for title, rows in (
+        ("Data sets", [(name, named.summary) for name, named in NAMED.items()]),
+        ("Losses", [(entry.name, f"{entry.summary} ({', '.join(sorted(entry.tasks))})") for entry in LOSSES.values()]),
+    ):
+        table = Table(title=title, title_justify="left", box=None, show_header=False)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        out.print(table)
+
+
+def _widths(hidden: str) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(width) for width in hidden.split(","))
+    except ValueError:
+        widths = (-1,)
+    if any(width < 0 for width in widths) or (0 in widths and widths != (0,)):
+        raise DataError(f'--hidden must be widths such as 128 or 256,64, or 0 for a linear model; got "{hidden}".')
+    return () if widths == (0,) else widths
+
+
+def _default_folder(name: str, resume: bool) -> Path:
+    """Return equilog-out/NAME, numbered so that no earlier results are in the way; the latest of them to resume."""
+    folders = [Path("equilog-out", name if number == 1 else f"{name}-{number}") for number in range(1, 10_000)]
+    free = next(i for i, folder in enumerate(folders) if not folder.exists())
+    return folders[max(free - 1, 0)] if resume else folders[free]
+
+
+if __name__ == "__main__":
+    main()

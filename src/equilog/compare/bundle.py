@@ -1,0 +1,123 @@
+"""A fitted model on disk: a folder of JSON, safetensors and skops, none of which can run code when loaded.
+
+model.json            task, names of targets and classes, and what the classifier says of itself
+weights.safetensors   every tensor of the network and its loss
+preprocessor.skops    the fitted preprocessing, loaded with a fixed list of trusted types
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import skops.io
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from sklearn.compose import ColumnTransformer
+from skops.io.exceptions import UntrustedTypesFoundException
+
+from equilog._version import __version__
+from equilog.compare.columns import require_columns
+from equilog.compare.errors import DataError
+from equilog.compare.features import TRUSTED_TYPES, used_columns
+from equilog.compare.files import replacing
+from equilog.compare.run import TargetNames, all_classes
+from equilog.sklearn import LogBalancedClassifier
+
+FORMAT = 1
+"""Raised when a model folder changes in a way that an older reader would misread."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A fitted preprocessor and classifier, and what their outputs are called."""
+
+    preprocessor: ColumnTransformer
+    model: LogBalancedClassifier
+    names: TargetNames
+
+    def predictions(self, features: pd.DataFrame, source: str) -> pd.DataFrame:
+        """Return, a row each, the predicted classes and the balanced and posterior probability of every class.
+
+        One target column T with class K gives columns "T", "balanced T=K" and "posterior T=K"; a label L of a
+        multi-label model "L", "balanced L" and "posterior L".
+
+        Raises:
+            DataError: a column that the model was trained on is missing; `source` names the data.
+        """
+        require_columns(features.columns, used_columns(self.preprocessor), source)
+        inputs = self.preprocessor.transform(features)
+        columns: dict[str, NDArray[np.generic]] = {}
+        task, targets, classes = self.names.task, self.names.targets, self.names.classes
+        predicted = self.model.predict(inputs)
+        if task == "multilabel":
+            columns |= dict(zip(classes[0], predicted.T, strict=True))
+        else:
+            for target, labels, codes in zip(targets, classes, predicted.reshape(len(inputs), -1).T, strict=True):
+                columns[target] = np.asarray(labels, dtype=object)[codes]
+        for kind in ("balanced", "posterior"):
+            if task == "multiclass":
+                probabilities = all_classes(self.model, inputs, kind, self.names)
+            else:
+                probabilities = [self.model.predict_proba(inputs, kind)]
+            for target, labels, probs in zip(targets, classes, probabilities, strict=True):
+                for label, column in zip(labels, probs.T, strict=True):
+                    columns[f"{kind} {label if task == 'multilabel' else f'{target}={label}'}"] = column
+        return pd.DataFrame(columns, index=features.index)
+
+
+def save(bundle: Bundle, folder: Path) -> None:
+    """Write the model folder, whole or not at all, in place of an earlier one.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    tensors, config = bundle.model.to_state()
+    described = {
+        "format": FORMAT,
+        "equilog": __version__,
+        "task": bundle.names.task,
+        "targets": bundle.names.targets,
+        "classes": bundle.names.classes,
+        "classifier": config,
+    }
+    with replacing(folder) as new:
+        new.mkdir()
+        (new / "model.json").write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
+        save_file(tensors, new / "weights.safetensors")
+        skops.io.dump(bundle.preprocessor, new / "preprocessor.skops")
+
+
+def load(folder: Path) -> Bundle:
+    """Read a model folder that `save` wrote.
+
+    Raises:
+        DataError: it is not such a folder, is damaged, or holds types that are not trusted.
+    """
+    try:
+        described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        if described["format"] != FORMAT:
+            raise DataError(
+                f"{folder} is a model of format {described['format']} (equilog {described['equilog']}); this version "
+                f"reads format {FORMAT}. Use that version, or run the comparison again."
+            )
+        return Bundle(
+            skops.io.load(folder / "preprocessor.skops", trusted=TRUSTED_TYPES),
+            LogBalancedClassifier.from_state(load_file(folder / "weights.safetensors"), described["classifier"]),
+            TargetNames(
+                described["task"], tuple(described["targets"]), tuple(tuple(names) for names in described["classes"])
+            ),
+        )
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} is no model: it has no {Path(error.filename).name}. Give the folder model/ that "
+            "`equilog compare` wrote."
+        ) from error
+    except UntrustedTypesFoundException as error:
+        raise DataError(f"{folder} was not written by equilog and is not loaded: {error}") from error
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder} is a damaged model: {type(error).__name__}: {error}") from error

@@ -1,0 +1,133 @@
+"""One run: one loss trained on one split and tested on its test rows."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+
+from equilog.compare.dataset import Dataset
+from equilog.compare.metrics import class_records, evaluate, reliability
+from equilog.compare.records import RunRecord
+from equilog.compare.splits import split_rows
+from equilog.registry import Task
+from equilog.sklearn import LogBalancedClassifier
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The model every loss trains: parameters of `LogBalancedClassifier`."""
+
+    hidden_units: tuple[int, ...] = (128,)
+    max_epochs: int = 100
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    batch_size: int = 128
+    patience: int = 10
+
+    def classifier(self, loss: str, task: Task, seed: int) -> LogBalancedClassifier:
+        """Return an unfitted classifier; the same seed gives every loss the same initial weights and batches."""
+        return LogBalancedClassifier(loss, task=task, random_state=seed, **asdict(self))
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as arrays, preprocessed by what its own training rows teach."""
+
+    seed: int
+    train_features: NDArray[np.float32]
+    train_target: NDArray[Any]
+    test_features: NDArray[np.float32]
+    test_target: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TargetNames:
+    """What the columns of the targets are called."""
+
+    task: Task
+    targets: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
+
+
+def prepare(dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: float, seed: int) -> Split:
+    """Return the split of this seed, the preprocessor fitted anew on its training rows."""
+    train, test = split_rows(dataset, test_fraction, seed)
+    fitted = clone(preprocessor)
+    return Split(
+        seed,
+        fitted.fit_transform(dataset.features.iloc[train]),
+        dataset.target[train],
+        fitted.transform(dataset.features.iloc[test]),
+        dataset.target[test],
+    )
+
+
+def train_and_test(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord:
+    """Train one loss on a split, test it, and return its record."""
+    start = time.perf_counter()
+    # One thread a run: the runs themselves are what is spread over the processors.
+    with _one_thread():
+        model = settings.classifier(loss, names.task, split.seed)
+        model.fit(split.train_features, as_given(split.train_target, names.task))
+        predicted, posterior = judged(model, split.test_features, names)
+    return {
+        "loss": loss,
+        "seed": split.seed,
+        "metrics": evaluate(names.task, split.test_target, predicted, posterior),
+        "classes": class_records(
+            names.task, split.train_target, split.test_target, predicted, names.targets, names.classes
+        ),
+        "reliability": reliability(names.task, split.test_target, predicted, posterior),
+        "curve": {
+            "train_loss": model.history_["train_loss"],
+            "valid_loss": model.history_["valid_loss"],
+            "valid_score": model.history_["valid_score"],
+        },
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def as_given(target: NDArray[Any], task: Task) -> NDArray[Any]:
+    """Return the target as the classifier takes it: a single column of classes as a vector."""
+    return target[:, 0] if task == "multiclass" and target.shape[1] == 1 else target
+
+
+def judged(model: LogBalancedClassifier, features: NDArray[np.float32], names: TargetNames) -> tuple[Any, Any]:
+    """Return predicted codes and posteriors in the shapes that `metrics.evaluate` takes."""
+    predicted = model.predict(features)
+    if names.task != "multiclass":
+        return predicted, model.predict_proba(features, "posterior")
+    return predicted.reshape(len(features), -1), all_classes(model, features, "posterior", names)
+
+
+def all_classes(
+    model: LogBalancedClassifier, features: NDArray[np.float32], kind: Any, names: TargetNames
+) -> list[NDArray[np.float64]]:
+    """Return the probabilities (n, C) of each target column, 0 for classes its training rows had none of."""
+    single = len(names.targets) == 1
+    given = model.predict_proba(features, kind)
+    whole = []
+    for probs, known, classes in zip(
+        [given] if single else given, [model.classes_] if single else model.classes_, names.classes, strict=True
+    ):
+        spread = np.zeros((len(features), len(classes)))
+        spread[:, known] = probs
+        whole.append(spread)
+    return whole
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
