@@ -1,15 +1,24 @@
 """Loss functions for classification that balance themselves."""
 
 from equilog._version import __version__
-from equilog.functional import log_balanced_cross_entropy, multilabel_cross_entropy
+from equilog.functional import (
+    class_mass,
+    log_balanced_cross_entropy,
+    multilabel_class_mass,
+    multilabel_cross_entropy,
+)
 from equilog.inference import probabilities
+from equilog.mass import ClassMass
 from equilog.modules import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
 
 __all__ = [
+    "ClassMass",
     "LogBalancedCrossEntropyLoss",
     "MultiLabelCrossEntropyLoss",
     "__version__",
+    "class_mass",
     "log_balanced_cross_entropy",
+    "multilabel_class_mass",
     "multilabel_cross_entropy",
     "probabilities",
 ]

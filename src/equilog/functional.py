@@ -3,12 +3,15 @@
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from equilog.compensation import odds_at_optimum
 from equilog.grouping import BlockBalance, ClassBalance, Grouping, as_grouping
 from equilog.labels import Labels, as_labels
-from equilog.pooling import Pools, as_pools
+from equilog.mass import ClassMass, Layout
+from equilog.part import Part, whole_of
+from equilog.pooling import as_pools
 from equilog.targets import Sets, as_sets, class_vector
 
 Balance = Literal["class", "pair", "none"]
@@ -31,6 +34,8 @@ def log_balanced_cross_entropy(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
+    class_mass: ClassMass | None = None,
+    process_group: dist.ProcessGroup | None = None,
     validate: bool = False,
 ) -> Tensor:
     r"""Cross-entropy whose sum over the sets of a pool stands inside one log per class, which balances the classes.
@@ -74,6 +79,12 @@ def log_balanced_cross_entropy(
         label_smoothing: in [0, 1), share of the target spread evenly over the classes that take part in the set.
         reduction: "mean" over the pools that hold at least one set not ignored, "sum" over the pools, or "none", one
             value a pool. Unlike torch, "mean" does not divide by the class weights.
+        class_mass: the mass of the whole that this call is a part of, from `class_mass` of every part.
+            The value is then the whole's and the gradient this part's share (for pools that do not span the parts, both
+            are this part's share of the mean).
+        process_group: ranks that each hold a part of the whole; None is this process alone, and
+            torch.distributed.group.WORLD all of them. Costs one all-reduce of a few numbers a class. The gradient is
+            multiplied by the number of ranks, since data-parallel wrappers divide by it.
         validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait. On the CPU,
             indices out of range raise anyway; on a GPU they give NaN.
 
@@ -113,7 +124,8 @@ def log_balanced_cross_entropy(
         label_smoothing=label_smoothing,
         validate=validate,
     )
-    return balanced_loss(
+    check_reduction(where, reduction)
+    part = balanced_part(
         where,
         sets,
         balance=balance,
@@ -122,13 +134,93 @@ def log_balanced_cross_entropy(
         scale=scale,
         prior=prior,
         prior_strength=prior_strength,
-        weight=weight,
-        reduction=reduction,
         validate=validate,
     )
+    whole, factor = whole_of(where, part, class_mass, process_group)
+    loss = part.loss(
+        whole=whole,
+        factor=factor,
+        compensation=compensation,
+        group_weight=group_weight(where, weight, balance, sets, validate=validate),
+        reduction=reduction,
+    )
+    return loss.reshape(sets.shape) if reduction == "none" and pool == 1 else loss
 
 
-def balanced_loss(
+def class_mass(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    balance: Balance | Tensor | Grouping = "class",
+    pool: str | int | Tensor = "batch",
+    compensation: Compensation | None = "weight",
+    scale: float = 1.0,
+    prior: Tensor | None = None,
+    prior_strength: float = 1.0,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    validate: bool = False,
+) -> ClassMass:
+    r"""What a call of `log_balanced_cross_entropy` adds to a loss over several micro-batches, ranks or steps.
+
+    Sum over the sets of each class's odds against it, $\sum_i v_i t_{ij} (1/p_{ij} - 1)$, as logarithms, with
+    whatever else the parts must know of each other. Merge the masses of all parts, then give the whole to the loss of
+    each part: its value is then that of the whole, its gradient the part's share, and the shares add up to the
+    gradient of one large batch exactly.
+
+    Args:
+        logits: as the loss's.
+        target: as the loss's.
+        balance: as the loss's.
+        pool: as the loss's. "batch" makes one pool of all the parts. With any other, the pools are the parts' own and
+            only their number is shared, for the mean.
+        compensation: as the loss's.
+        scale: as the loss's.
+        prior: as the loss's.
+        prior_strength: as the loss's.
+        sample_weight: as the loss's.
+        ignore_index: as the loss's.
+        label_smoothing: as the loss's.
+        validate: as the loss's.
+
+    Returns:
+        A `ClassMass`, without gradient.
+
+    Example:
+        >>> logits, target = torch.randn(8, 3, generator=torch.manual_seed(0)), torch.arange(8) % 3
+        >>> whole = class_mass(logits[:5], target[:5]).merge(class_mass(logits[5:], target[5:]))
+        >>> torch.allclose(whole.log_mass, class_mass(logits, target).log_mass)
+        True
+        >>> part = log_balanced_cross_entropy(logits[:5], target[:5], class_mass=whole)
+        >>> torch.allclose(part, log_balanced_cross_entropy(logits, target))
+        True
+    """
+    where = "class_mass"
+    with torch.no_grad():
+        sets = as_sets(
+            where,
+            logits,
+            target,
+            sample_weight=sample_weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            validate=validate,
+        )
+        return balanced_part(
+            where,
+            sets,
+            balance=balance,
+            pool=pool,
+            compensation=compensation,
+            scale=scale,
+            prior=prior,
+            prior_strength=prior_strength,
+            validate=validate,
+        ).mass()
+
+
+def balanced_part(
     where: str,
     sets: Sets,
     *,
@@ -138,36 +230,38 @@ def balanced_loss(
     scale: float,
     prior: Tensor | None,
     prior_strength: float,
-    weight: Tensor | None,
-    reduction: Reduction,
     validate: bool,
-) -> Tensor:
-    """Return `log_balanced_cross_entropy` of sets already checked."""
+) -> Part:
+    """Return the pools of `log_balanced_cross_entropy`, of sets already checked."""
     _check_choice(where, "compensation", compensation, ("weight", "offset", None))
-    _check_choice(where, "reduction", reduction, ("mean", "sum", "none"))
     check_scale(where, scale)
     pools = as_pools(where, pool, sets.shape, sets.logits.device)
     grouping = as_grouping(where, balance, sets.classes, sets.logits.device)
-
     z = sets.logits
     if prior is not None:
         prior = class_vector(where, "prior", prior, z, positive=True, validate=validate)
         z = z + prior_strength * prior.log()
-    log_mass = grouping.log_threats(scale * z, sets).pooled(pools, sets.log_weight)
+    compensated = sets.probs is not None and isinstance(grouping, ClassBalance) and compensation is not None
+    return Part(
+        log_sums=grouping.log_threats(scale * z, sets).pooled(pools, sets.log_weight),
+        at_optimum=odds_at_optimum(sets, pools) if compensated else None,
+        class_count=sets.class_count,
+        pools=pools,
+        kept=sets.kept,
+        layout=Layout(grouping.name, sets.classes, spans=pool == "batch" or (pool is None and len(sets.shape) < 2)),
+    )
 
-    if sets.probs is not None and isinstance(grouping, ClassBalance) and compensation is not None:
-        at_optimum = odds_at_optimum(sets, pools)
-        if compensation == "weight":
-            log_mass = log_mass * ((1 + at_optimum) / (1 + at_optimum).mean(1, keepdim=True))
-        else:
-            log_mass = torch.logaddexp(log_mass, (at_optimum.amax(1, keepdim=True) - at_optimum).log())
-    if weight is not None:
-        if isinstance(grouping, BlockBalance) and grouping.count < sets.classes:
-            raise ValueError(f'{where}: weight needs a log per class; use balance "class" or "pair", or sample_weight.')
-        weight = class_vector(where, "weight", weight, z, positive=False, validate=validate)
-        log_mass = log_mass * grouping.group_weight(weight)
-    loss = _reduce(log_mass.sum(1), pools, sets.kept, reduction)
-    return loss.reshape(sets.shape) if reduction == "none" and pool == 1 else loss
+
+def group_weight(
+    where: str, weight: Tensor | None, balance: Balance | Tensor | Grouping, sets: Sets, *, validate: bool
+) -> Tensor | None:
+    """Return the factor on each group's log from that of each class, or None."""
+    if weight is None:
+        return None
+    grouping = as_grouping(where, balance, sets.classes, sets.logits.device)
+    if isinstance(grouping, BlockBalance) and grouping.count < sets.classes:
+        raise ValueError(f'{where}: weight needs a log per class; use balance "class" or "pair", or sample_weight.')
+    return grouping.group_weight(class_vector(where, "weight", weight, sets.logits, positive=False, validate=validate))
 
 
 def multilabel_cross_entropy(
@@ -181,6 +275,8 @@ def multilabel_cross_entropy(
     sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
+    class_mass: ClassMass | None = None,
+    process_group: dist.ProcessGroup | None = None,
     validate: bool = False,
 ) -> Tensor:
     r"""Multi-label loss with the positives of a pool inside one log and its negatives inside another.
@@ -208,6 +304,12 @@ def multilabel_cross_entropy(
         sample_weight: factor >= 0 on a sample's terms (N,), or on each label's, of the shape of `logits`.
         mask: bool, broadcastable to `logits`: False leaves a label out.
         reduction: "mean" over the pools that hold at least one label not left out, "sum", or "none", one value a pool.
+        class_mass: the mass of the whole that this call is a part of, from `multilabel_class_mass` of every
+            part. The value is then the whole's and the gradient this part's share (for pools that do not span the
+            parts, both are this part's share of the mean).
+        process_group: ranks that each hold a part of the whole; None is this process alone, and
+            torch.distributed.group.WORLD all of them. Costs one all-reduce of a few numbers a class. The gradient is
+            multiplied by the number of ranks, since data-parallel wrappers divide by it.
         validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait.
 
     Returns:
@@ -232,39 +334,85 @@ def multilabel_cross_entropy(
     """
     where = "multilabel_cross_entropy"
     labels = as_labels(where, logits, target, weight=weight, sample_weight=sample_weight, mask=mask, validate=validate)
-    return multilabel_loss(where, labels, pool=pool, scale=scale, pos_weight=pos_weight, reduction=reduction)
-
-
-def multilabel_loss(
-    where: str,
-    labels: Labels,
-    *,
-    pool: str | int | Tensor,
-    scale: float,
-    pos_weight: float | Tensor | None,
-    reduction: Reduction,
-) -> Tensor:
-    """Return `multilabel_cross_entropy` of labels already checked."""
-    _check_choice(where, "reduction", reduction, ("mean", "sum", "none"))
-    check_scale(where, scale)
-    pools = as_pools(where, pool, labels.shape, labels.logits.device)
-    positives, negatives = pools.log_one_plus_sum(labels.log_threats(scale)).flatten(1).unbind(1)
-    if pos_weight is not None:
-        if isinstance(pos_weight, Tensor) and pos_weight.numel() != 1:
-            raise ValueError(
-                f"{where}: pos_weight must be one number, since the positives of a pool share one log; got "
-                f"{tuple(pos_weight.shape)}. Use weight for a factor on each label."
-            )
-        positives = positives * pos_weight
-    loss = _reduce(positives + negatives, pools, labels.kept, reduction)
+    check_reduction(where, reduction)
+    part = multilabel_part(where, labels, pool=pool, scale=scale)
+    whole, factor = whole_of(where, part, class_mass, process_group)
+    loss = part.loss(
+        whole=whole, factor=factor, group_weight=side_weight(where, pos_weight, labels), reduction=reduction
+    )
     return loss.reshape(labels.shape) if reduction == "none" and pool == 1 else loss
 
 
-def _reduce(per_pool: Tensor, pools: Pools, kept: Tensor, reduction: Reduction) -> Tensor:
-    if reduction == "none":
-        return per_pool
-    total = per_pool.sum()
-    return total if reduction == "sum" else total / pools.nonempty(kept)
+def multilabel_class_mass(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    pool: str | int | Tensor = "batch",
+    scale: float = 1.0,
+    weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    validate: bool = False,
+) -> ClassMass:
+    """What a call of `multilabel_cross_entropy` adds to a loss over several micro-batches, ranks or steps.
+
+    As `class_mass`, of two groups: the threats to the positives and those to the negatives.
+
+    Args:
+        logits: as the loss's.
+        target: as the loss's.
+        pool: as the loss's; "batch" makes one pool of all the parts.
+        scale: as the loss's.
+        weight: as the loss's.
+        sample_weight: as the loss's.
+        mask: as the loss's.
+        validate: as the loss's.
+
+    Returns:
+        A `ClassMass`, without gradient.
+
+    Example:
+        >>> multilabel_class_mass(torch.zeros(2, 3), torch.tensor([[1, 0, 0], [0, 0, 0]])).log_mass.exp()
+        tensor([2., 6.])
+    """
+    where = "multilabel_class_mass"
+    with torch.no_grad():
+        labels = as_labels(
+            where, logits, target, weight=weight, sample_weight=sample_weight, mask=mask, validate=validate
+        )
+        return multilabel_part(where, labels, pool=pool, scale=scale).mass()
+
+
+def multilabel_part(where: str, labels: Labels, *, pool: str | int | Tensor | None, scale: float) -> Part:
+    """Return the pools of `multilabel_cross_entropy`, of labels already checked."""
+    check_scale(where, scale)
+    pools = as_pools(where, pool, labels.shape, labels.logits.device)
+    return Part(
+        log_sums=pools.log_sums(labels.log_threats(scale)).flatten(1),
+        at_optimum=None,
+        class_count=labels.side_count,
+        pools=pools,
+        kept=labels.kept,
+        layout=Layout("multilabel", 2, spans=pool == "batch"),
+    )
+
+
+def side_weight(where: str, pos_weight: float | Tensor | None, labels: Labels) -> Tensor | None:
+    """Return the factors on the log of the positives and on that of the negatives (2,), or None."""
+    if pos_weight is None:
+        return None
+    positives = torch.as_tensor(pos_weight, dtype=labels.logits.dtype, device=labels.logits.device)
+    if positives.numel() != 1:
+        raise ValueError(
+            f"{where}: pos_weight must be one number, since the positives of a pool share one log; got "
+            f"{tuple(positives.shape)}. Use weight for a factor on each label."
+        )
+    return torch.stack((positives.reshape(()), torch.ones_like(positives.reshape(()))))
+
+
+def check_reduction(where: str, reduction: str) -> None:
+    """Raise ValueError unless the reduction is one of `Reduction`."""
+    _check_choice(where, "reduction", reduction, ("mean", "sum", "none"))
 
 
 def _check_choice(where: str, name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -8,7 +8,7 @@ pairs (j, k), j != k, into groups, with one log per group and pool:
     blocks    one group per ordered pair of blocks of classes; single-class blocks are "pair", one block is "none"
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,8 +32,8 @@ class LogThreats:
     slots: int
 
     def pooled(self, pools: Pools, log_weight: Tensor) -> Tensor:
-        """Return log(1 + sum of the threats) per pool and group, (P, slots * K)."""
-        return pools.log_one_plus_sum(self.values + log_weight[:, None], self.slot, self.slots).flatten(1)
+        """Return the log of the summed threats per pool and group, (P, slots * K)."""
+        return pools.log_sums(self.values + log_weight[:, None], self.slot, self.slots).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class ClassBalance:
     """One log per class: its threats are the odds against it."""
 
     classes: int
+
+    name = "class"
 
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
         """Return the log odds against the label, or against every class with its target's share, from scores (n, C)."""
@@ -61,6 +63,9 @@ class BlockBalance:
     block: Tensor
     """(C,) int64, the block of each class, 0..count-1."""
     count: int
+
+    name: str
+    """The balance in words, by which masses of the same one are known."""
 
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
@@ -103,7 +108,7 @@ def as_grouping(where: str, balance: str | Tensor | Grouping, classes: int, devi
     if isinstance(balance, ClassBalance):
         return balance
     if isinstance(balance, BlockBalance):
-        return BlockBalance(balance.block.to(device), balance.count)
+        return replace(balance, block=balance.block.to(device))
     if isinstance(balance, Tensor):
         if balance.is_floating_point() or balance.shape != (classes,):
             raise ValueError(
@@ -112,11 +117,13 @@ def as_grouping(where: str, balance: str | Tensor | Grouping, classes: int, devi
             )
         ids, block = torch.unique(balance.to(device), return_inverse=True)
         order = torch.arange(classes, device=device)
-        return BlockBalance(order if len(ids) == classes else block, len(ids))
+        if len(ids) == classes:
+            return BlockBalance(order, classes, "pair")
+        return BlockBalance(block, len(ids), f"blocks {block.tolist()}")
     if balance == "class":
         return ClassBalance(classes)
     if balance == "pair":
-        return BlockBalance(torch.arange(classes, device=device), classes)
+        return BlockBalance(torch.arange(classes, device=device), classes, "pair")
     if balance == "none":
-        return BlockBalance(torch.zeros(classes, dtype=torch.int64, device=device), 1)
+        return BlockBalance(torch.zeros(classes, dtype=torch.int64, device=device), 1, "none")
     raise ValueError(f'{where}: balance must be "class", "pair", "none" or a ({classes},) tensor; got {balance!r}.')

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from equilog.criterion import Kind, check_kind
 from equilog.grouping import LogThreats
+from equilog.mass import log_one_plus
 from equilog.pooling import as_pools
 
 
@@ -93,23 +94,23 @@ def posterior_scores(log_prob: Tensor, log_others: Tensor) -> Tensor:
     return log_prob - kept + math.log(len(draws))
 
 
-def label_posterior_scores(logits: Tensor, log_one_plus_others: Tensor) -> Tensor:
-    """Return the log odds of a label's posterior from scaled logits x and draws (K, 2) of log(1 + O).
+def label_posterior_scores(logits: Tensor, log_others: Tensor) -> Tensor:
+    """Return the log odds of a label's posterior from scaled logits x and draws (K, 2) of log O.
 
     P(yes) e^{-x} E[1 / (1 + O+ + e^{-x})] = P(no) e^{x} E[1 / (1 + O- + e^{x})], O+ and O- being what the other labels
     of a pool add to the positives' and the negatives' log.
     """
     kept_yes = kept_no = logits.new_full(logits.shape, -math.inf)
-    for yes, no in log_one_plus_others:
+    for yes, no in log_one_plus(log_others):
         kept_yes = torch.logaddexp(kept_yes, -torch.logaddexp(yes, -logits))
         kept_no = torch.logaddexp(kept_no, -torch.logaddexp(no, logits))
     return 2.0 * logits + kept_no - kept_yes
 
 
 def draw_pools(threats: LogThreats, log_weight: Tensor, sets: int, draws: int = 64) -> Tensor:
-    """Return log(1 + O) (draws, G) of random pools of that many sets, with a generator of its own (seed 0)."""
+    """Return log O (draws, G) of random pools of that many sets, with a generator of its own (seed 0)."""
     if sets < 1 or len(log_weight) == 0:
-        return threats.values.new_zeros(1, threats.slots * threats.values.shape[1])
+        return threats.values.new_full((1, threats.slots * threats.values.shape[1]), -math.inf)
     generator = torch.Generator().manual_seed(0)
     index = torch.randint(len(log_weight), (draws * sets,), generator=generator).to(log_weight.device)
     slot = None if threats.slot is None else threats.slot[index]

@@ -30,6 +30,11 @@ class Labels:
         threats = torch.stack((weighted_log(-x, self.target), weighted_log(x, 1.0 - self.target)), 1)
         return self.log_weight[:, None] + threats
 
+    def side_count(self) -> Tensor:
+        """Return the weighted number of positives and of negatives (2,); no gradient."""
+        weight, target = self.log_weight.detach().exp(), self.target.detach()
+        return torch.stack(((weight * target).sum(), (weight * (1.0 - target)).sum()))
+
 
 def as_labels(
     where: str,

@@ -5,11 +5,20 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
 from equilog.criterion import Criterion, Kind, check_kind
-from equilog.functional import Balance, Compensation, Reduction, balanced_loss, multilabel_loss
+from equilog.functional import (
+    Balance,
+    Compensation,
+    Reduction,
+    balanced_part,
+    group_weight,
+    multilabel_part,
+    side_weight,
+)
 from equilog.grouping import ClassBalance, Grouping, LogThreats, as_grouping
 from equilog.inference import (
     classes_last,
@@ -19,29 +28,105 @@ from equilog.inference import (
     posterior_scores,
 )
 from equilog.labels import Labels, as_labels
+from equilog.mass import SETS, ClassMass, log_one_plus, precise
+from equilog.part import Part, whole_of
 from equilog.pooling import Pools, as_pools
 from equilog.targets import Sets, as_compute_dtype, as_sets
 
 
 class PooledCriterion(Criterion):
-    """What the two modules share: buffers that remember how the pools were filled.
+    """What the two modules share: the step a call is part of, and buffers that remember earlier steps.
 
     The buffers are shaped by the first data, whatever `state_dict` they are loaded from, and keep their precision
     when the module is cast to a smaller one.
     """
 
     pool_size: Tensor
-    """Mean number of kept sets in a pool that has any, in the last training call; 0 before the first."""
+    """Mean number of kept sets in a pool that has any, in the last training step; 0 before the first."""
+    stream: Tensor
+    """The moving class mass of pool "stream", as numbers in a row; (0,) before the first step."""
     log_others: Tensor
-    """(K, G) draws of log(1 + what a pool's other sets add to the log's sum), from `observe`; (0,) before."""
+    """(K, G) draws of the log of what a pool's other sets add to each group's odds, from `observe`; (0,) before."""
     link: Tensor
     """What the scaled scores are multiplied with for balanced probabilities; nan before `observe`."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        pool: str | int | Tensor | None,
+        scale: float,
+        momentum: float,
+        reduction: Reduction,
+        process_group: dist.ProcessGroup | None,
+        validate: bool,
+    ) -> None:
         super().__init__()
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"{type(self).__name__}: momentum must lie in [0, 1); got {momentum}.")
+        self.pool = pool
+        self.scale = scale
+        self.momentum = momentum
+        self.reduction = reduction
+        self.process_group = process_group
+        self.validate = validate
         self.register_buffer("pool_size", torch.zeros(()))
+        self.register_buffer("stream", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("log_others", torch.zeros(0))
         self.register_buffer("link", torch.tensor(torch.nan))
+
+    @property
+    def effective_sets(self) -> float:
+        """Number of sets that share a log: the stream's, n / (1 - momentum) in the long run, or a pool's."""
+        return float(self.stream[SETS]) if self.stream.numel() else float(self.pool_size)
+
+    @torch.no_grad()
+    def note(self, step: ClassMass) -> None:
+        """Take the class mass of a whole step into what is remembered: pool size, running prior and stream.
+
+        A training call does so by itself, unless it was told by `class_mass` that it is one part of a step. Then this
+        is to be called once, when the step is done.
+        """
+        self.pool_size.copy_(step.sets / step.pools.clamp(min=1))
+        if self.pool == "stream":
+            self.stream = self._within_stream(step).packed()
+
+    def _call_pool(self) -> str | int | Tensor | None:
+        """The pool of one call by itself: a stream pools each call whole."""
+        return "batch" if self.pool == "stream" else self.pool
+
+    def _step_loss(
+        self, part: Part, class_mass: ClassMass | None, group_weight: Tensor | None, compensation: str | None = None
+    ) -> Tensor:
+        """Return the loss of the part within its step, and remember the step where it is a training step of its own."""
+        whole, factor = whole_of(type(self).__name__, part, class_mass, self.process_group)
+        step = whole
+        if step is None and (self.pool == "stream" or self.training):
+            step = part.mass()
+        weighted: Tensor | float = factor
+        if self.pool == "stream" and step is not None:
+            # The stream stands for a batch of all its sets, of which this step is a sample: its gradient is scaled up.
+            whole = self._within_stream(step)
+            weighted = factor * (whole.sets / step.sets.clamp(min=1))
+        loss = part.loss(
+            whole=whole,
+            factor=weighted,
+            compensation=compensation,
+            group_weight=group_weight,
+            reduction=self.reduction,
+        )
+        if self.training and class_mass is None and step is not None:
+            self.note(step)
+        return loss
+
+    def _within_stream(self, step: ClassMass) -> ClassMass:
+        if self.stream.numel() == 0:
+            return step
+        if len(self.stream) != len(step.packed()):
+            raise ValueError(
+                f"{type(self).__name__}: the stream was started with another number of classes than this call's "
+                f"{step.layout.classes}. Use one module per set of classes."
+            )
+        return step.unpacked(self.stream).decayed(self.momentum).merge(step)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         before = dict(self._buffers)
@@ -55,25 +140,21 @@ class PooledCriterion(Criterion):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name, buffer in self._buffers.items():
             saved = state_dict.get(prefix + name)
-            if buffer is not None and saved is not None and buffer.shape != saved.shape and buffer.shape in ((0,),):
+            if buffer is not None and saved is not None and buffer.shape in ((0,), saved.shape):
                 self._buffers[name] = buffer.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _note_pool_size(self, pools: Pools, kept: Tensor) -> None:
-        if self.training:
-            self.pool_size.copy_(kept.sum() / pools.nonempty(kept))
-
-    def _observed_pool_size(self, pool: object, pools: Pools, kept: Tensor) -> int:
+    def _observed_pool_size(self, pools: Pools, kept: Tensor) -> int:
         """Sets in a pool as trained, or as the observed sets would fill it where nothing was trained."""
-        if isinstance(pool, int):
-            return pool
-        trained = float(self.pool_size)
-        return max(1, round(trained if trained > 0 else float(kept.sum() / pools.nonempty(kept))))
+        if isinstance(self.pool, int):
+            return self.pool
+        trained = self.effective_sets
+        return max(1, round(trained if trained > 0 else float(kept.sum() / pools.nonempty(kept).clamp(min=1))))
 
-    def _balanced_link(self, pool: object) -> float:
+    def _balanced_link(self) -> float:
         if not self.link.isnan():
             return float(self.link)
-        return 1.0 if pool == 1 else 2.0
+        return 1.0 if self.pool == 1 else 2.0
 
 
 class LogBalancedCrossEntropyLoss(PooledCriterion):
@@ -85,21 +166,24 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
 
     Args:
         balance: as the function's.
-        pool: as the function's.
+        pool: as the function's; or "stream", the sets of this and earlier training calls, by a moving class mass: the
+            loss is that of a batch of `effective_sets` sets, of which the call is a sample.
         compensation: as the function's.
         scale: as the function's.
-        prior: (C,) class frequencies or counts; "auto", the running count of the targets (one of each class to
-            start with), in the buffer `class_count`; or None.
+        prior: (C,) class frequencies or counts; "auto", those of the targets of earlier training steps (and one of
+            each class), in the buffer `class_count`; or None.
         prior_strength: as the function's.
         weight: as the function's.
         ignore_index: as the function's.
         label_smoothing: as the function's.
+        momentum: for pool "stream", in [0, 1): share of the moving class mass that each step keeps.
         reduction: as the function's.
+        process_group: as the function's. Running prior and stream are then those of all ranks.
         validate: as the function's.
 
     Shape:
-        forward: logits (N, C, d1, ...), target (N, d1, ...) or (N, C, d1, ...), sample_weight (N, d1, ...) or (N,)
-        -> scalar, or as the function says for reduction "none".
+        forward: logits (N, C, d1, ...), target (N, d1, ...) or (N, C, d1, ...), sample_weight (N, d1, ...) or (N,),
+        class_mass as the function's -> scalar, or as the function says for reduction "none".
 
     Example:
         >>> criterion = LogBalancedCrossEntropyLoss(pool=16, prior="auto")
@@ -128,10 +212,19 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         weight: Tensor | None = None,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
+        momentum: float = 0.9,
         reduction: Reduction = "mean",
+        process_group: dist.ProcessGroup | None = None,
         validate: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            pool=pool,
+            scale=scale,
+            momentum=momentum,
+            reduction=reduction,
+            process_group=process_group,
+            validate=validate,
+        )
         if isinstance(prior, str) and prior != "auto":
             raise ValueError(f'{type(self).__name__}: prior must be a (C,) tensor, "auto" or None; got {prior!r}.')
         # A tensor of blocks is read once, here, so that nothing waits for its values in training.
@@ -140,51 +233,54 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             if isinstance(balance, Tensor)
             else balance
         )
-        self.pool = pool
         self.compensation = compensation
-        self.scale = scale
         self.prior_strength = prior_strength
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
-        self.reduction = reduction
-        self.validate = validate
         self.register_buffer("prior", prior if isinstance(prior, Tensor) else None)
         self.register_buffer("class_count", torch.zeros(0, dtype=torch.float64) if prior == "auto" else None)
         self.register_buffer("weight", weight)
 
-    def forward(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
-        """Return the loss in nats; in training mode with prior "auto", count the targets first."""
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        class_mass: ClassMass | None = None,
+    ) -> Tensor:
+        """Return the loss in nats, and in training mode remember the step; a part told its whole is not a step."""
         where = type(self).__name__
         sets = self._sets(logits, target, sample_weight)
-        if self.training:
-            self._count(sets)
-        self._note_pool_size(as_pools(where, self.pool, sets.shape, sets.logits.device), sets.kept)
-        return balanced_loss(
-            where,
-            sets,
-            balance=self.balance,
-            pool=self.pool,
-            compensation=self.compensation,
-            scale=self.scale,
-            prior=self._current_prior(),
-            prior_strength=self.prior_strength,
-            weight=self.weight,
-            reduction=self.reduction,
-            validate=self.validate,
-        )
+        weight = group_weight(where, self.weight, self.balance, sets, validate=self.validate)
+        return self._step_loss(self._part(sets), class_mass, weight, self.compensation)
+
+    @torch.no_grad()
+    def class_mass(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> ClassMass:
+        """Return what these sets add to a step of several parts; nothing is remembered."""
+        return self._part(self._sets(logits, target, sample_weight)).mass()
+
+    @torch.no_grad()
+    def note(self, step: ClassMass) -> None:
+        """Take the class mass of a whole step into what is remembered, the running prior too."""
+        super().note(step)
+        if self.class_count is not None:
+            if self.class_count.numel() == 0:
+                self.class_count = torch.ones_like(step.class_count, dtype=precise(step.class_count.device))
+            self.class_count += step.class_count
 
     def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
         """Return scores of the logits' shape: the bare logits times the link, or with prior and class mass put back."""
         check_kind(type(self).__name__, kind)
         rows = self.scale * as_compute_dtype(classes_last(logits))
         if kind == "balanced":
-            return classes_second(self._balanced_link(self.pool) * rows, logits)
-        prior = self._current_prior()
+            return classes_second(self._balanced_link() * rows, logits)
+        prior = self._current_prior(rows.shape[-1])
         if prior is not None:
             rows = rows + self.scale * self.prior_strength * prior.to(rows).log()
         log_prob = rows.log_softmax(-1)
         if self.log_others.numel() == 0:
-            return classes_second(self._balanced_link(self.pool) * log_prob, logits)
+            return classes_second(self._balanced_link() * log_prob, logits)
         return classes_second(posterior_scores(log_prob, self.log_others), logits)
 
     @torch.no_grad()
@@ -192,18 +288,18 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         """Take from trained logits what a pool's other sets add to each class, for the posterior."""
         where = type(self).__name__
         sets = self._sets(logits, target, sample_weight)
-        pools = as_pools(where, self.pool, sets.shape, sets.logits.device)
-        size = self._observed_pool_size(self.pool, pools, sets.kept)
+        pools = as_pools(where, self._call_pool(), sets.shape, sets.logits.device)
+        size = self._observed_pool_size(pools, sets.kept)
         grouping = as_grouping(where, self.balance, sets.classes, sets.logits.device)
         if sets.probs is not None or not isinstance(grouping, ClassBalance):
             # Soft targets are answered by softmax(2 scale z) whatever the pool, and so are groupings that hold every
             # pair's opposite in large pools: no class mass moves the answer.
             self.link.fill_(2.0 if sets.probs is not None else 2.0 - 1.0 / size)
             return
-        prior = self._current_prior()
+        prior = self._current_prior(sets.classes)
         z = sets.logits if prior is None else sets.logits + self.prior_strength * prior.to(sets.logits).log()
         threats = grouping.log_threats(self.scale * z, sets)
-        self.log_others = draw_pools(threats, sets.log_weight, size - 1).expm1().log()
+        self.log_others = draw_pools(threats, sets.log_weight, size - 1)
         # A set of class y carries 1 / (1 + O_y p_y) of cross-entropy's gradient, and 1 + O_y p_y = A_y p_y is what the
         # posterior multiplies p_y with. Its mean tells how far the scores are from softmax(z) towards softmax(2 z).
         log_prob = -F.softplus(threats.values.squeeze(1))
@@ -226,25 +322,30 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             validate=self.validate,
         )
 
-    @torch.no_grad()
-    def _count(self, sets: Sets) -> None:
-        if self.class_count is None:
-            return
-        count = sets.class_count()
-        precise = torch.float32 if count.device.type == "mps" else torch.float64
-        if self.class_count.numel() == 0:
-            self.class_count = torch.ones_like(count, dtype=precise)
-        elif self.class_count.shape != count.shape:
-            raise ValueError(
-                f"{type(self).__name__}: the running prior has counted {len(self.class_count)} classes, but logits "
-                f"have {len(count)}. Use one module per set of classes."
-            )
-        self.class_count += count.to(precise)
+    def _part(self, sets: Sets) -> Part:
+        return balanced_part(
+            type(self).__name__,
+            sets,
+            balance=self.balance,
+            pool=self._call_pool(),
+            compensation=self.compensation,
+            scale=self.scale,
+            prior=self._current_prior(sets.classes),
+            prior_strength=self.prior_strength,
+            validate=self.validate,
+        )
 
-    def _current_prior(self) -> Tensor | None:
+    def _current_prior(self, classes: int) -> Tensor | None:
         if self.class_count is None:
             return self.prior
-        return self.class_count / self.class_count.sum() if self.class_count.numel() else None
+        if self.class_count.numel() == 0:
+            return None
+        if len(self.class_count) != classes:
+            raise ValueError(
+                f"{type(self).__name__}: the running prior has counted {len(self.class_count)} classes, but logits "
+                f"have {classes}. Use one module per set of classes."
+            )
+        return self.class_count / self.class_count.sum()
 
 
 class MultiLabelCrossEntropyLoss(PooledCriterion):
@@ -253,16 +354,18 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
     Replaces `torch.nn.BCEWithLogitsLoss`. A label is predicted where its logit is positive.
 
     Args:
-        pool: as the function's.
+        pool: as the function's; or "stream", the labels of this and earlier training calls, by a moving class mass.
         scale: as the function's.
         weight: as the function's.
         pos_weight: as the function's.
+        momentum: for pool "stream", in [0, 1): share of the moving class mass that each step keeps.
         reduction: as the function's.
+        process_group: as the function's.
         validate: as the function's.
 
     Shape:
-        forward: logits and target (N, L), sample_weight (N,) or (N, L), mask broadcastable to (N, L) -> scalar, or as
-        the function says for reduction "none".
+        forward: logits and target (N, L), sample_weight (N,) or (N, L), mask broadcastable to (N, L), class_mass as
+        the function's -> scalar, or as the function says for reduction "none".
 
     Example:
         >>> criterion = MultiLabelCrossEntropyLoss()
@@ -284,34 +387,49 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         scale: float = 1.0,
         weight: Tensor | None = None,
         pos_weight: float | None = None,
+        momentum: float = 0.9,
         reduction: Reduction = "mean",
+        process_group: dist.ProcessGroup | None = None,
         validate: bool = False,
     ) -> None:
-        super().__init__()
-        self.pool = pool
-        self.scale = scale
+        super().__init__(
+            pool=pool,
+            scale=scale,
+            momentum=momentum,
+            reduction=reduction,
+            process_group=process_group,
+            validate=validate,
+        )
         self.pos_weight = pos_weight
-        self.reduction = reduction
-        self.validate = validate
         self.register_buffer("weight", weight)
 
     def forward(
-        self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        class_mass: ClassMass | None = None,
     ) -> Tensor:
-        """Return the loss in nats."""
-        where = type(self).__name__
+        """Return the loss in nats, and in training mode remember the step; a part told its whole is not a step."""
         labels = self._labels(logits, target, sample_weight, mask)
-        self._note_pool_size(as_pools(where, self.pool, labels.shape, labels.logits.device), labels.kept)
-        return multilabel_loss(
-            where, labels, pool=self.pool, scale=self.scale, pos_weight=self.pos_weight, reduction=self.reduction
-        )
+        weight = side_weight(type(self).__name__, self.pos_weight, labels)
+        return self._step_loss(self._part(labels), class_mass, weight)
+
+    @torch.no_grad()
+    def class_mass(
+        self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> ClassMass:
+        """Return what these labels add to a step of several parts; nothing is remembered."""
+        return self._part(self._labels(logits, target, sample_weight, mask)).mass()
 
     def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
         """Return the log odds of each label: the logits times the link, or corrected for what shared the two logs."""
         check_kind(type(self).__name__, kind)
         x = self.scale * as_compute_dtype(logits)
         if kind == "balanced" or self.log_others.numel() == 0:
-            return self._balanced_link(self.pool) * x
+            return self._balanced_link() * x
         scores = label_posterior_scores(x, self.log_others)
         return scores - math.log(self.pos_weight) if self.pos_weight else scores
 
@@ -319,20 +437,23 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
     def observe(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> None:
         """Take from trained logits what a pool's other labels add to the two logs, for the posterior."""
         labels = self._labels(logits, target, sample_weight, None)
-        pools = as_pools(type(self).__name__, self.pool, labels.shape, labels.logits.device)
-        size = self._observed_pool_size(self.pool, pools, labels.kept)
+        pools = as_pools(type(self).__name__, self._call_pool(), labels.shape, labels.logits.device)
+        size = self._observed_pool_size(pools, labels.kept)
         threats = LogThreats(labels.log_threats(self.scale), None, 1)
         self.log_others = draw_pools(threats, labels.log_weight, size - 1)
         # The share of binary cross-entropy's gradient that a label keeps, (1 + e) / (1 + O + e), e its own odds.
         x = self.scale * labels.logits
         wrong = torch.stack((-x, x), 1)
-        share = (F.softplus(wrong) - torch.logaddexp(self.log_others[:, None], wrong)).exp().mean(0)
+        share = (F.softplus(wrong) - torch.logaddexp(log_one_plus(self.log_others)[:, None], wrong)).exp().mean(0)
         mean_share = share[:, 0] * labels.target + share[:, 1] * (1.0 - labels.target)
         self.link.copy_(2.0 - (mean_share * labels.kept).sum() / labels.kept.sum().clamp(min=1))
 
     def extra_repr(self) -> str:
         """Show the pool and scale."""
         return f"pool={self.pool!r}, scale={self.scale!r}"
+
+    def _part(self, labels: Labels) -> Part:
+        return multilabel_part(type(self).__name__, labels, pool=self._call_pool(), scale=self.scale)
 
     def _labels(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Labels:
         return as_labels(

@@ -20,20 +20,20 @@ class Pools:
     size: int | None = None
     """Sets a pool where every pool is that many consecutive sets (the last one may be short), else None."""
 
-    def log_one_plus_sum(self, log_terms: Tensor, slot: Tensor | None = None, slots: int = 1) -> Tensor:
-        """Return log(1 + sum of exp(log_terms)) per pool, slot and column, (P, slots, K), from log_terms (n, K).
+    def log_sums(self, log_terms: Tensor, slot: Tensor | None = None, slots: int = 1) -> Tensor:
+        """Return the log of the sum of exp(log_terms) per pool, slot and column, (P, slots, K), from (n, K).
 
         `slot` (n,) in 0..slots-1 splits each pool's sets; None puts them all in one slot.
         """
         if slot is not None:
-            table = log_sum_exp_by(log_terms, self.ids * slots + slot, self.count * slots, plus_one=True)
+            table = log_sum_exp_by(log_terms, self.ids * slots + slot, self.count * slots)
         elif self.size is None:
-            table = log_sum_exp_by(log_terms, self.ids, self.count, plus_one=True)
+            table = log_sum_exp_by(log_terms, self.ids, self.count)
         else:
             missing = self.count * self.size - log_terms.shape[0]
             if missing:
                 log_terms = F.pad(log_terms, (0, 0, 0, missing), value=-torch.inf)
-            table = log_sum_exp(log_terms.reshape(self.count, self.size, -1), 1, plus_one=True)
+            table = log_sum_exp(log_terms.reshape(self.count, self.size, log_terms.shape[1]), 1)
         return table.reshape(self.count, slots, log_terms.shape[1])
 
     def sums(self, values: Tensor) -> Tensor:
@@ -42,8 +42,8 @@ class Pools:
         return zeros.index_add(0, self.ids, values)
 
     def nonempty(self, kept: Tensor) -> Tensor:
-        """Return the number of pools that hold at least one kept set, at least 1, as a 0-d tensor."""
-        return (self.sums(kept.long()[:, None]) > 0).sum().clamp(min=1)
+        """Return the number of pools that hold at least one kept set, as a 0-d tensor."""
+        return (self.sums(kept.long()[:, None]) > 0).sum()
 
 
 def as_pools(where: str, pool: str | int | Tensor | None, shape: torch.Size, device: torch.device) -> Pools:

@@ -1,0 +1,171 @@
+"""The class mass as a state that merges: what the sets of one pool add up to, wherever they are.
+
+Sets meet only in the sums of their odds, a number per group of class pairs (per class for "class" balance). Kept as
+logarithms, those sums merge over micro-batches, ranks and time in any order; then each part back-propagates its own
+share of the whole.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from equilog.targets import reads_values
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the numbers of a class mass stand for. Only masses of one layout merge."""
+
+    balance: str
+    """The grouping: "class", "pair", "none", blocks, or "multilabel"."""
+    classes: int
+    """C; the number of labels does not matter to a multi-label mass, whose two groups are yes and no."""
+    spans: bool
+    """Whether one pool spans all parts. Where each part has pools of its own, only their number is shared."""
+
+
+@dataclass(frozen=True)
+class ClassMass:
+    """Sums over the sets of one step, or of the part of it that one call has seen.
+
+    `merge` is associative and commutative, and `empty` its neutral element.
+    """
+
+    log_sums: Tensor
+    """(G,) log of the odds summed over the sets, for each group; minus infinity where there are none."""
+    at_optimum: Tensor
+    """(C,) R, the odds that soft targets leave at the best possible scores; zeros where there is no such thing."""
+    class_count: Tensor
+    """(C,) weighted number of sets of each class."""
+    sets: Tensor
+    """0-d, number of sets that are not ignored."""
+    pools: Tensor
+    """0-d, number of pools with such a set."""
+    layout: Layout
+
+    @property
+    def log_mass(self) -> Tensor:
+        """(G,) log A = log(1 + the summed odds)."""
+        return log_one_plus(self.log_sums)
+
+    def empty(self) -> "ClassMass":
+        """Return the mass of no sets at all, of this layout."""
+        return replace(
+            self,
+            log_sums=torch.full_like(self.log_sums, -torch.inf),
+            at_optimum=torch.zeros_like(self.at_optimum),
+            class_count=torch.zeros_like(self.class_count),
+            sets=torch.zeros_like(self.sets),
+            pools=torch.zeros_like(self.pools),
+        )
+
+    def merge(self, other: "ClassMass") -> "ClassMass":
+        """Return the mass of this part and the other together.
+
+        Raises:
+            ValueError: the other is of another balance, number of classes or kind of pool.
+        """
+        if self.layout != other.layout:
+            raise ValueError(
+                f"ClassMass.merge: expected a mass of {_described(self.layout)}; got one of "
+                f"{_described(other.layout)}. Only masses of one loss with the same options merge."
+            )
+        # One pool that spans two parts is still one pool.
+        pools = torch.maximum(self.pools, other.pools) if self.layout.spans else self.pools + other.pools
+        return replace(
+            self,
+            log_sums=torch.logaddexp(self.log_sums, other.log_sums),
+            at_optimum=self.at_optimum + other.at_optimum,
+            class_count=self.class_count + other.class_count,
+            sets=self.sets + other.sets,
+            pools=pools,
+        )
+
+    def decayed(self, momentum: float) -> "ClassMass":
+        """Return the mass with every sum multiplied by `momentum`: what a stream keeps of its past."""
+        return replace(
+            self,
+            log_sums=self.log_sums + torch.tensor(momentum).log().to(self.log_sums),
+            at_optimum=self.at_optimum * momentum,
+            class_count=self.class_count * momentum,
+            sets=self.sets * momentum,
+        )
+
+    def all_reduce(self, group: dist.ProcessGroup) -> "ClassMass":
+        """Return the merged masses of all ranks of the group, by a single all-reduce of world size x (G + 2 C + 2).
+
+        The ranks' numbers are put side by side and merged by each rank in the same order, so that every rank has
+        the same result to the last digit.
+
+        Raises:
+            RuntimeError: a rank's mass is NaN (on the CPU; a GPU is not made to wait, and gives NaN).
+        """
+        packed = self.packed()
+        table = packed.new_zeros(dist.get_world_size(group), len(packed))
+        table[dist.get_rank(group)] = packed
+        dist.all_reduce(table, group=group)
+        if reads_values(table, validate=False):
+            _require_numbers(table[:, : len(self.log_sums)])
+        parts = [self.unpacked(row) for row in table]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total.merge(part)
+        return total
+
+    def packed(self) -> Tensor:
+        """Return all numbers in one row, in float64 (float32 where a device has no float64)."""
+        numbers = (self.log_sums, self.at_optimum, self.class_count, self.sets[None], self.pools[None])
+        return torch.cat([number.detach().to(precise(number.device)) for number in numbers])
+
+    def unpacked(self, row: Tensor) -> "ClassMass":
+        """Return the mass whose `packed` is this row, of the same layout."""
+        sizes = [len(self.log_sums), len(self.at_optimum), len(self.class_count), 1, 1]
+        log_sums, at_optimum, class_count, sets, pools = torch.split(row, sizes)
+        return replace(
+            self,
+            log_sums=log_sums,
+            at_optimum=at_optimum,
+            class_count=class_count,
+            sets=sets.squeeze(0),
+            pools=pools.squeeze(0),
+        )
+
+
+SETS = -2
+"""Where `ClassMass.packed` holds the number of sets."""
+
+
+def precise(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on a device that has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def log_one_plus(log_sums: Tensor) -> Tensor:
+    """Return log(1 + exp(log_sums)), with all its digits at both ends."""
+    return torch.logaddexp(log_sums, torch.zeros_like(log_sums))
+
+
+def share_of(log_sums: Tensor, total: Tensor, factor: Tensor | float) -> Tensor:
+    """Return log(1 + the total), whose gradient is that of this part's share of it, times `factor`.
+
+    With X this part's sum and A = 1 + the total, d log A = dX / A: what the other parts add is a constant here, and
+    their gradients are theirs to compute.
+    """
+    log_mass = log_one_plus(total.detach()).to(log_sums)
+    share = (log_sums - log_mass).exp()
+    return log_mass + factor * (share - share.detach())
+
+
+def _require_numbers(log_sums: Tensor) -> None:
+    wrong = log_sums.isnan().nonzero().tolist()
+    if wrong:
+        where = ", ".join(f"rank {rank} in class group {group}" for rank, group in wrong[:5])
+        raise RuntimeError(
+            f"ClassMass.all_reduce: the class mass is NaN on {where}. Look for NaN or +inf in the logits of that rank."
+        )
+
+
+def _described(layout: Layout) -> str:
+    return f'balance "{layout.balance}" over {layout.classes} classes' + ("" if layout.spans else ", pools not shared")

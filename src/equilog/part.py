@@ -1,0 +1,95 @@
+"""One call's part of a loss: the sums of its pools, and the value once it is known what they are part of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from equilog.mass import ClassMass, Layout, log_one_plus, share_of
+from equilog.pooling import Pools
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pools of one call."""
+
+    log_sums: Tensor
+    """(P, G) log of the summed odds of each pool and group."""
+    at_optimum: Tensor | None
+    """(P, C) R, for soft targets that are compensated, else None."""
+    class_count: Callable[[], Tensor]
+    """Gives the weighted number of sets of each class (C,), where somebody asks."""
+    pools: Pools
+    kept: Tensor
+    """(n,) bool: the set is not ignored."""
+    layout: Layout
+
+    def mass(self) -> ClassMass:
+        """Return what this part adds to a whole, without gradient."""
+        spans = self.layout.spans
+        log_sums = self.log_sums.detach()
+        at_optimum = self.at_optimum if spans and self.at_optimum is not None else log_sums.new_zeros(1, 0)
+        return ClassMass(
+            log_sums=log_sums[0] if spans else log_sums.new_zeros(0),
+            at_optimum=at_optimum[0],
+            class_count=self.class_count(),
+            sets=self.kept.sum().to(log_sums),
+            pools=self.pools.nonempty(self.kept).to(log_sums),
+            layout=self.layout,
+        )
+
+    def loss(
+        self,
+        *,
+        whole: ClassMass | None = None,
+        factor: Tensor | float = 1.0,
+        compensation: str | None = None,
+        group_weight: Tensor | None = None,
+        reduction: str = "mean",
+    ) -> Tensor:
+        """Return the loss of the whole this part belongs to (of this part alone where there is none).
+
+        Where one pool spans the parts, the value is the whole's and the gradient this part's share, times `factor`.
+        Where each part has pools of its own, value and gradient are this part's share of the mean, times `factor`.
+        """
+        at_optimum = self.at_optimum
+        if whole is not None and self.layout.spans:
+            log_mass = share_of(self.log_sums, whole.log_sums, factor)
+            at_optimum = None if at_optimum is None else whole.at_optimum.to(at_optimum)[None]
+        else:
+            log_mass = log_one_plus(self.log_sums)
+        if at_optimum is not None and compensation == "weight":
+            log_mass = log_mass * ((1 + at_optimum) / (1 + at_optimum).mean(1, keepdim=True))
+        elif at_optimum is not None and compensation == "offset":
+            log_mass = torch.logaddexp(log_mass, (at_optimum.amax(1, keepdim=True) - at_optimum).log())
+        if group_weight is not None:
+            log_mass = log_mass * group_weight
+        per_pool = log_mass.sum(1)
+        if whole is not None and not self.layout.spans:
+            per_pool = per_pool * factor
+        if reduction == "none":
+            return per_pool
+        if reduction == "sum":
+            return per_pool.sum()
+        pools = self.pools.nonempty(self.kept) if whole is None else whole.pools.to(per_pool)
+        return per_pool.sum() / pools.clamp(min=1)
+
+
+def whole_of(
+    where: str, part: Part, class_mass: ClassMass | None, process_group: dist.ProcessGroup | None
+) -> tuple[ClassMass | None, float]:
+    """Return the whole a part belongs to, and the factor on its gradient.
+
+    Data-parallel wrappers (DistributedDataParallel, fully sharded) average the gradients of the ranks where the
+    gradient of the whole is their sum. The factor, the number of ranks, makes up for it; this is the one place.
+    """
+    if class_mass is not None and class_mass.layout != part.layout:
+        raise ValueError(
+            f"{where}: class_mass must come from the same options as this call, {part.layout}; got {class_mass.layout}."
+        )
+    if process_group is None:
+        return class_mass, 1.0
+    whole = part.mass().all_reduce(process_group) if class_mass is None else class_mass
+    return whole, float(dist.get_world_size(process_group))
