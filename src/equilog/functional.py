@@ -90,7 +90,7 @@ def log_balanced_cross_entropy(
 
     Returns:
         Nats, float32 (float64 for float64 logits): a scalar, or for reduction "none" (P,), one value a pool, 0 for
-        an empty one; with pool=1 of the target's shape, as torch's cross-entropy.
+        an empty one; where every pool is one set, of the target's shape, as torch's cross-entropy.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or range, named with what was expected.
@@ -137,14 +137,13 @@ def log_balanced_cross_entropy(
         validate=validate,
     )
     whole, factor = whole_of(where, part, class_mass, process_group)
-    loss = part.loss(
+    return part.loss(
         whole=whole,
         factor=factor,
         compensation=compensation,
         group_weight=group_weight(where, weight, balance, sets, validate=validate),
         reduction=reduction,
     )
-    return loss.reshape(sets.shape) if reduction == "none" and pool == 1 else loss
 
 
 def class_mass(
@@ -248,7 +247,8 @@ def balanced_part(
         class_count=sets.class_count,
         pools=pools,
         kept=sets.kept,
-        layout=Layout(grouping.name, sets.classes, spans=pool == "batch" or (pool is None and len(sets.shape) < 2)),
+        shape=sets.shape,
+        layout=Layout(grouping.name, sets.classes, spans=_spans(pool, sets.shape)),
     )
 
 
@@ -337,10 +337,9 @@ def multilabel_cross_entropy(
     check_reduction(where, reduction)
     part = multilabel_part(where, labels, pool=pool, scale=scale)
     whole, factor = whole_of(where, part, class_mass, process_group)
-    loss = part.loss(
+    return part.loss(
         whole=whole, factor=factor, group_weight=side_weight(where, pos_weight, labels), reduction=reduction
     )
-    return loss.reshape(labels.shape) if reduction == "none" and pool == 1 else loss
 
 
 def multilabel_class_mass(
@@ -393,7 +392,8 @@ def multilabel_part(where: str, labels: Labels, *, pool: str | int | Tensor | No
         class_count=labels.side_count,
         pools=pools,
         kept=labels.kept,
-        layout=Layout("multilabel", 2, spans=pool == "batch"),
+        shape=labels.shape,
+        layout=Layout("multilabel", 2, spans=_spans(pool, labels.shape)),
     )
 
 
@@ -408,6 +408,11 @@ def side_weight(where: str, pos_weight: float | Tensor | None, labels: Labels) -
             f"{tuple(positives.shape)}. Use weight for a factor on each label."
         )
     return torch.stack((positives.reshape(()), torch.ones_like(positives.reshape(()))))
+
+
+def _spans(pool: object, shape: torch.Size) -> bool:
+    """Tell whether one pool holds all sets of the call, and so of all calls of a step."""
+    return (isinstance(pool, str) and pool == "batch") or (pool is None and len(shape) < 2)
 
 
 def check_reduction(where: str, reduction: str) -> None:

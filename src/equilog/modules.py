@@ -87,12 +87,16 @@ class PooledCriterion(Criterion):
         is to be called once, when the step is done.
         """
         self.pool_size.copy_(step.sets / step.pools.clamp(min=1))
-        if self.pool == "stream":
+        if self._streams:
             self.stream = self._within_stream(step).packed()
 
     def _call_pool(self) -> str | int | Tensor | None:
         """The pool of one call by itself: a stream pools each call whole."""
-        return "batch" if self.pool == "stream" else self.pool
+        return "batch" if self._streams else self.pool
+
+    @property
+    def _streams(self) -> bool:
+        return isinstance(self.pool, str) and self.pool == "stream"
 
     def _step_loss(
         self, part: Part, class_mass: ClassMass | None, group_weight: Tensor | None, compensation: str | None = None
@@ -100,10 +104,10 @@ class PooledCriterion(Criterion):
         """Return the loss of the part within its step, and remember the step where it is a training step of its own."""
         whole, factor = whole_of(type(self).__name__, part, class_mass, self.process_group)
         step = whole
-        if step is None and (self.pool == "stream" or self.training):
+        if step is None and (self._streams or self.training):
             step = part.mass()
         weighted: Tensor | float = factor
-        if self.pool == "stream" and step is not None:
+        if self._streams and step is not None:
             # The stream stands for a batch of all its sets, of which this step is a sample: its gradient is scaled up.
             whole = self._within_stream(step)
             weighted = factor * (whole.sets / step.sets.clamp(min=1))
@@ -154,7 +158,7 @@ class PooledCriterion(Criterion):
     def _balanced_link(self) -> float:
         if not self.link.isnan():
             return float(self.link)
-        return 1.0 if self.pool == 1 else 2.0
+        return 1.0 if isinstance(self.pool, int) and self.pool == 1 else 2.0
 
 
 class LogBalancedCrossEntropyLoss(PooledCriterion):
