@@ -150,14 +150,14 @@ METRICS: dict[str, Metric] = {
             "macro_f1",
             "Macro F1",
             True,
-            "The mean over the classes of the balance between finding a class and not crying it in vain.",
+            "The mean over the classes of F1: how many of a class's rows are found, and how often its name is right.",
             {"multiclass": _macro_f1, "multilabel": _macro_f1, "soft": _macro_f1},
         ),
         Metric(
             "micro_f1",
             "Micro F1",
             True,
-            "The same balance over all labels of all rows at once, so that frequent labels count most.",
+            "F1 over all labels of all rows at once, so that the frequent labels decide it.",
             {
                 "multilabel": lambda outcome: float(
                     f1_score(outcome.label, outcome.predicted, average="micro", zero_division=0.0)

@@ -9,6 +9,9 @@ from equilog.compare.records import Difference, Interval
 Versus = Callable[[str, str, str], Interval | None]
 """(loss, other loss, metric) -> paired difference of the first from the second over the splits both have, if any."""
 
+LISTED = 3
+"""So many of the losses that also did better are named; those that did worse all are."""
+
 
 def verdict(
     metric: str,
@@ -47,28 +50,28 @@ def verdict(
     seen = [loss for loss in order if is_seen(differences[loss])]
     better = [loss for loss in seen if _gain(metric, differences[loss]["mean"]) > 0]
     worse = [loss for loss in seen if loss not in better]
-    family = f"over {splits} splits, with Holm's correction for {_count(len(differences), 'comparison')}"
     said = []
     if better:
         best = better[0]
         said.append(
             f"{best} served best: {name} {losses[best][metric]['mean']:.3f}, "
-            f"{_against(baseline, metric, differences[best])}, {family}."
+            f"{_against(baseline, metric, differences[best])}."
         )
         said.append(_costs(metric, baseline, best, losses, versus))
         if first != best:
             said.append(f"{first} came out higher still, but that could be chance.")
         if better[1:]:
-            said.append(f"Better than {baseline} too: {_listed(better[1:], differences)}.")
+            said.append(f"Better than {baseline} too: {_first_of(better[1:], differences)}.")
     else:
         said.append(
             f"{f'{baseline} was not beaten' if worse else 'No difference seen'}: no loss has {name} better than "
-            f"{baseline}'s {losses[baseline][metric]['mean']:.3f} by more than chance explains, {family}. "
+            f"{baseline}'s {losses[baseline][metric]['mean']:.3f} by more than chance explains. "
             f"The nearest is {first}, {_against(baseline, metric, differences[first])}."
         )
     if worse:
         said.append(f"Worse than {baseline}: {_listed(worse, differences)}.")
     said.append(_ours_against_others(metric, baseline, order, better, versus))
+    said.append(f"Judged over {splits} splits, with Holm's correction for {_count(len(differences), 'comparison')}.")
     return " ".join(sentence for sentence in said if sentence)
 
 
@@ -90,6 +93,11 @@ def _against(other: str, metric: str, difference: Interval) -> str:
 
 def _listed(losses: Iterable[str], differences: Mapping[str, Interval]) -> str:
     return ", ".join(f"{loss} by {abs(differences[loss]['mean']):.3f}" for loss in losses)
+
+
+def _first_of(losses: list[str], differences: Mapping[str, Interval]) -> str:
+    more = len(losses) - LISTED
+    return _listed(losses[:LISTED], differences) + (f" and {_count(more, 'other')}" if more > 0 else "")
 
 
 def _count(number: int, noun: str) -> str:
