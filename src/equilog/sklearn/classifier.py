@@ -48,7 +48,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             column gets a copy; "auto" is the one recommended for the task.
         hidden_units: width of each hidden layer; () is a linear model.
         dropout: share of hidden units dropped in training, in [0, 1).
-        learning_rate: step size of AdamW.
+        learning_rate: step size of AdamW. A linear model on few rows needs a larger one, such as 0.03, to be done
+            within `max_epochs`.
         weight_decay: decoupled weight decay of AdamW.
         batch_size: rows a step.
         max_epochs: most passes over the rows.
@@ -80,11 +81,9 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     Example:
         >>> from sklearn.datasets import load_iris
         >>> X, y = load_iris(return_X_y=True)
-        >>> model = LogBalancedClassifier("cross-entropy", random_state=0).fit(X, y)
-        >>> model.score(X, y) > 0.9
-        True
-        >>> model.predict_proba(X[:2]).shape
-        (2, 3)
+        >>> model = LogBalancedClassifier(random_state=0).fit(X, y)
+        >>> model.loss_, model.score(X, y) > 0.9, model.predict_proba(X[:2]).shape
+        ('log-balanced', True, (2, 3))
     """
 
     def __init__(
@@ -204,12 +203,12 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         KL(y || posterior) in nats where soft. Accuracy hides rare classes: give a search
         `scoring="balanced_accuracy"`.
         """
-        logits = self._column_logits(X)
+        check_is_fitted(self)
         columns = columns_of(y)
         if self.task_ == "soft":
-            [(criterion, slice_)] = logits
+            [(criterion, logits)] = self._column_logits(X)
             target = self._targets.encode(columns).to(self.device)
-            per_row: NDArray[Any] = -divergence(criterion, slice_, target, self.temperature_).cpu().numpy()
+            per_row: NDArray[Any] = -divergence(criterion, logits, target, self.temperature_).cpu().numpy()
         else:
             predicted = self.predict(X).reshape(-1, len(columns))
             hits = np.column_stack([column == p for column, p in zip(columns, predicted.T, strict=True)])
