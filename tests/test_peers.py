@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from equilog.peers import (
     CrossEntropy,
     Focal,
     LogitAdjusted,
+    TunedThreshold,
     TwoWay,
     WeightedCrossEntropy,
 )
@@ -40,6 +42,7 @@ MULTICLASS: dict[str, Criterion] = {
 }
 BY_LABEL: dict[str, Criterion] = {
     "binary cross-entropy": BinaryCrossEntropy(),
+    "tuned threshold": TunedThreshold(),
     "asymmetric": Asymmetric(),
     "asymmetric, no clip": Asymmetric(clip=0.0),
     "asymmetric, gammas below 1": Asymmetric(gamma_neg=0.5, gamma_pos=0.5),
@@ -361,6 +364,24 @@ def test_reduces_to_binary_cross_entropy(same):
     for t in (target, target.bool(), soft):
         expected = F.binary_cross_entropy_with_logits(logits, t.double())
         torch.testing.assert_close(same(logits, t), expected)
+
+
+def test_tuned_threshold_is_the_best_for_macro_f1_and_leaves_the_posterior():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 5, generator=generator, dtype=torch.float64)
+    target = (logits + torch.randn(200, 5, generator=generator) > torch.tensor([0.5, 1.0, 1.5, 2.0, 9.0])).long()
+    assert target[:, 4].sum() == 0
+    criterion = TunedThreshold()
+    criterion.observe(logits, target)
+
+    def macro_f1(threshold):
+        return f1_score(target[:, :4], (logits[:, :4] > threshold).long(), average="macro")
+
+    chosen = f1_score(target[:, :4], criterion.predict(logits)[:, :4], average="macro")
+    # Between the candidates lie a few rows each, so that a finer search gains little.
+    assert chosen > max(macro_f1(threshold) for threshold in torch.linspace(-2, 2, 100)) - 0.01
+    assert chosen > macro_f1(0.0) + 0.02
+    assert torch.equal(criterion.probabilities(logits, "posterior"), logits.sigmoid())
 
 
 @pytest.mark.parametrize(("gamma_neg", "gamma_pos", "clip"), [(4, 1, 0.05), (2, 0, 0.2), (0, 0, 0.2), (0.5, 0.5, 0.0)])

@@ -17,6 +17,7 @@ from equilog.peers import (
     CrossEntropy,
     Focal,
     LogitAdjusted,
+    TunedThreshold,
     TwoWay,
     WeightedCrossEntropy,
 )
@@ -146,6 +147,13 @@ LOSSES: dict[str, LossEntry] = {
             frozenset({"multilabel"}),
             lambda _: BinaryCrossEntropy(),
             "torch.nn.functional.binary_cross_entropy_with_logits",
+        ),
+        LossEntry(
+            "tuned-threshold",
+            "binary cross-entropy, one threshold chosen after training",
+            frozenset({"multilabel"}),
+            lambda _: TunedThreshold(),
+            "Lipton et al. 2014, arXiv 1402.1892",
         ),
         LossEntry(
             "asymmetric",

@@ -10,6 +10,7 @@ from equilog.peers.multiclass import (
     WeightedCrossEntropy,
 )
 from equilog.peers.multilabel import Asymmetric, BinaryCrossEntropy, TwoWay
+from equilog.peers.threshold import TunedThreshold
 
 __all__ = [
     "LDAM",
@@ -20,6 +21,7 @@ __all__ = [
     "CrossEntropy",
     "Focal",
     "LogitAdjusted",
+    "TunedThreshold",
     "TwoWay",
     "WeightedCrossEntropy",
 ]
