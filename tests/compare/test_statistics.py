@@ -111,6 +111,14 @@ def test_differences_are_paired_over_the_splits_that_both_have(compare):
     }
 
 
+def test_results_do_not_depend_on_the_order_in_which_the_runs_end(compare):
+    data, records = compare()
+    results, backwards = (
+        json.dumps(summarise(data, ordered, "cross-entropy", test_fraction=0.4)) for ordered in (records, records[::-1])
+    )
+    assert results == backwards
+
+
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "soft"])
 def test_results_of_real_runs_are_strict_json_and_hold_what_the_runs_say(task, compare):
     data, records = compare(task)

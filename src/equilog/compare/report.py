@@ -1,7 +1,5 @@
 """The report: one page that opens offline and fetches nothing."""
 
-import os
-import tempfile
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
@@ -12,6 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equilog.compare.charts import charts
+from equilog.compare.files import replacing
 from equilog.compare.metrics import METRICS, metrics_for
 from equilog.compare.ranking import is_ours, is_seen, ranked, splits, unfinished
 from equilog.compare.records import Results, RunRecord
@@ -78,20 +77,13 @@ def write_report(path: Path | str, results: Results, runs: Sequence[RunRecord]) 
         runs: the records it was made of.
 
     Raises:
-        OSError: the file cannot be written; what was there is still there.
+        DataError: the file cannot be written; what was there is still there.
     """
-    page, whole = render_report(results, runs), Path(path)
-    handle, part = tempfile.mkstemp(dir=whole.parent, prefix=f".{whole.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        # mkstemp makes files that only their owner may read; a report is to be handed on.
-        os.chmod(part, 0o644)
-        os.replace(part, whole)
-    except BaseException:
-        os.unlink(part)
-        raise
-    return whole
+    page, path = render_report(results, runs), Path(path)
+    with replacing(path) as new:
+        # A script's hash is that of its bytes: line ends must stay as they are.
+        new.write_text(page, encoding="utf-8", newline="\n")
+    return path
 
 
 def _source(environment: Environment, name: str) -> str:

@@ -12,6 +12,7 @@ from equilog.compare.intervals import estimate, holm, p_value
 from equilog.compare.metrics import MAIN_METRIC, metrics_for
 from equilog.compare.records import DataSummary, Difference, Interval, Results, RunRecord
 from equilog.compare.verdict import verdict
+from equilog.registry import LOSSES
 
 Scores = dict[str, dict[int, dict[str, float]]]
 """{loss: {seed: {metric: value}}}"""
@@ -88,7 +89,9 @@ def describe(dataset: Dataset) -> DataSummary:
 
 def _scores(runs: Iterable[RunRecord], main: str) -> Scores:
     scores: Scores = {}
-    for run in runs:
+    # Parallel runs end in any order; the results are the same whichever it was.
+    place = {loss: at for at, loss in enumerate(LOSSES)}
+    for run in sorted(runs, key=lambda run: (place.get(run["loss"], len(place)), run["loss"], run["seed"])):
         loss, seed = run["loss"], run["seed"]
         if main not in run["metrics"]:
             raise ValueError(f"summarise: the run of {loss} with seed {seed} has no {main}.")

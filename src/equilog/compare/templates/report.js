@@ -6,8 +6,8 @@
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const narrow = () => window.innerWidth < 560;
 
-  // Plotly reads tags and entities in every label; a name from the data must come out as it is written.
-  const text = name => String(name).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  // Plotly reads tags, entities and TeX in every label; a name from the data must come out as it is written.
+  const text = name => String(name).replace(/[&<>$]/g, sign => `&#${sign.charCodeAt(0)};`);
   const short = (name, length) => text(name.length > length ? `${name.slice(0, length - 1)}…` : name);
 
   // Ours are cool and filled, the others warm and open, the baseline grey: legible without colour too.
