@@ -3,14 +3,13 @@
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from equilog.compensation import odds_at_optimum
 from equilog.grouping import BlockBalance, ClassBalance, Grouping, as_grouping
 from equilog.labels import Labels, as_labels
 from equilog.mass import ClassMass, Layout
-from equilog.part import Part, whole_of
+from equilog.part import Group, Part, whole_of
 from equilog.pooling import as_pools
 from equilog.targets import Sets, as_sets, class_vector
 
@@ -35,7 +34,7 @@ def log_balanced_cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
     class_mass: ClassMass | None = None,
-    process_group: dist.ProcessGroup | None = None,
+    process_group: Group = None,
     validate: bool = False,
 ) -> Tensor:
     r"""Cross-entropy whose sum over the sets of a pool stands inside one log per class, which balances the classes.
@@ -82,9 +81,10 @@ def log_balanced_cross_entropy(
         class_mass: the mass of the whole that this call is a part of, from `class_mass` of every part.
             The value is then the whole's and the gradient this part's share (for pools that do not span the parts, both
             are this part's share of the mean).
-        process_group: ranks that each hold a part of the whole; None is this process alone, and
-            torch.distributed.group.WORLD all of them. Costs one all-reduce of a few numbers a class. The gradient is
-            multiplied by the number of ranks, since data-parallel wrappers divide by it.
+        process_group: ranks that each hold a part of the whole: a torch.distributed.ProcessGroup; "world", all ranks
+            where torch.distributed is initialised, else this process; None, this process alone. Costs one all-reduce
+            of a few numbers a class, in which every rank must take part. The gradient is multiplied by the number
+            of ranks, since data-parallel wrappers divide by it.
         validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait. On the CPU,
             indices out of range raise anyway; on a GPU they give NaN.
 
@@ -136,7 +136,7 @@ def log_balanced_cross_entropy(
         prior_strength=prior_strength,
         validate=validate,
     )
-    whole, factor = whole_of(where, part, class_mass, process_group)
+    whole, factor = whole_of(where, part, class_mass, process_group, validate=validate)
     return part.loss(
         whole=whole,
         factor=factor,
@@ -248,7 +248,12 @@ def balanced_part(
         pools=pools,
         kept=sets.kept,
         shape=sets.shape,
-        layout=Layout(grouping.name, sets.classes, spans=_spans(pool, sets.shape)),
+        layout=Layout(
+            grouping.name,
+            sets.classes,
+            spans=_spans(pool, sets.shape),
+            compensated=isinstance(grouping, ClassBalance) and compensation is not None,
+        ),
     )
 
 
@@ -276,7 +281,7 @@ def multilabel_cross_entropy(
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
     class_mass: ClassMass | None = None,
-    process_group: dist.ProcessGroup | None = None,
+    process_group: Group = None,
     validate: bool = False,
 ) -> Tensor:
     r"""Multi-label loss with the positives of a pool inside one log and its negatives inside another.
@@ -307,9 +312,10 @@ def multilabel_cross_entropy(
         class_mass: the mass of the whole that this call is a part of, from `multilabel_class_mass` of every
             part. The value is then the whole's and the gradient this part's share (for pools that do not span the
             parts, both are this part's share of the mean).
-        process_group: ranks that each hold a part of the whole; None is this process alone, and
-            torch.distributed.group.WORLD all of them. Costs one all-reduce of a few numbers a class. The gradient is
-            multiplied by the number of ranks, since data-parallel wrappers divide by it.
+        process_group: ranks that each hold a part of the whole: a torch.distributed.ProcessGroup; "world", all ranks
+            where torch.distributed is initialised, else this process; None, this process alone. Costs one all-reduce
+            of a few numbers a class, in which every rank must take part. The gradient is multiplied by the number
+            of ranks, since data-parallel wrappers divide by it.
         validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait.
 
     Returns:
@@ -336,7 +342,7 @@ def multilabel_cross_entropy(
     labels = as_labels(where, logits, target, weight=weight, sample_weight=sample_weight, mask=mask, validate=validate)
     check_reduction(where, reduction)
     part = multilabel_part(where, labels, pool=pool, scale=scale)
-    whole, factor = whole_of(where, part, class_mass, process_group)
+    whole, factor = whole_of(where, part, class_mass, process_group, validate=validate)
     return part.loss(
         whole=whole, factor=factor, group_weight=side_weight(where, pos_weight, labels), reduction=reduction
     )

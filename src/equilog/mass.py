@@ -24,6 +24,8 @@ class Layout:
     """C; the number of labels does not matter to a multi-label mass, whose two groups are yes and no."""
     spans: bool
     """Whether one pool spans all parts. Where each part has pools of its own, only their number is shared."""
+    compensated: bool = False
+    """Whether soft targets are compensated, so that R is gathered."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class ClassMass:
     """
 
     log_sums: Tensor
-    """(G,) log of the odds summed over the sets, for each group; minus infinity where there are none."""
+    """(G,) log of the odds summed over the sets, for each group; minus infinity where there are none. (0,) where the
+    pools do not span the parts."""
     at_optimum: Tensor
     """(C,) R, the odds that soft targets leave at the best possible scores; zeros where there is no such thing."""
     class_count: Tensor
@@ -69,8 +72,8 @@ class ClassMass:
         """
         if self.layout != other.layout:
             raise ValueError(
-                f"ClassMass.merge: expected a mass of {_described(self.layout)}; got one of "
-                f"{_described(other.layout)}. Only masses of one loss with the same options merge."
+                f"ClassMass.merge: expected a mass of {described(self.layout)}; got one of "
+                f"{described(other.layout)}. Only masses of one loss with the same options merge."
             )
         # One pool that spans two parts is still one pool.
         pools = torch.maximum(self.pools, other.pools) if self.layout.spans else self.pools + other.pools
@@ -93,21 +96,22 @@ class ClassMass:
             sets=self.sets * momentum,
         )
 
-    def all_reduce(self, group: dist.ProcessGroup) -> "ClassMass":
+    def all_reduce(self, group: dist.ProcessGroup, *, validate: bool = False) -> "ClassMass":
         """Return the merged masses of all ranks of the group, by a single all-reduce of world size x (G + 2 C + 2).
 
         The ranks' numbers are put side by side and merged by each rank in the same order, so that every rank has
         the same result to the last digit.
 
         Raises:
-            RuntimeError: a rank's mass is NaN (on the CPU; a GPU is not made to wait, and gives NaN).
+            RuntimeError: on every rank, where one rank's mass is NaN (on the CPU, or with `validate`; else a GPU is
+                not made to wait, and gives NaN).
         """
         packed = self.packed()
         table = packed.new_zeros(dist.get_world_size(group), len(packed))
         table[dist.get_rank(group)] = packed
         dist.all_reduce(table, group=group)
-        if reads_values(table, validate=False):
-            _require_numbers(table[:, : len(self.log_sums)])
+        if reads_values(table, validate):
+            _require_numbers(table[:, : len(self.log_sums)], self.layout.balance)
         parts = [self.unpacked(row) for row in table]
         total = parts[0]
         for part in parts[1:]:
@@ -158,14 +162,20 @@ def share_of(log_sums: Tensor, total: Tensor, factor: Tensor | float) -> Tensor:
     return log_mass + factor * (share - share.detach())
 
 
-def _require_numbers(log_sums: Tensor) -> None:
+def _require_numbers(log_sums: Tensor, balance: str) -> None:
     wrong = log_sums.isnan().nonzero().tolist()
     if wrong:
-        where = ", ".join(f"rank {rank} in class group {group}" for rank, group in wrong[:5])
+        kind = "class" if balance == "class" else "class group"
+        where = ", ".join(f"rank {rank} in {kind} {group}" for rank, group in wrong[:5])
         raise RuntimeError(
             f"ClassMass.all_reduce: the class mass is NaN on {where}. Look for NaN or +inf in the logits of that rank."
         )
 
 
-def _described(layout: Layout) -> str:
-    return f'balance "{layout.balance}" over {layout.classes} classes' + ("" if layout.spans else ", pools not shared")
+def described(layout: Layout) -> str:
+    """Return the layout in words, for error texts."""
+    return (
+        f'balance "{layout.balance}" over {layout.classes} classes'
+        + (", compensated" if layout.compensated else "")
+        + ("" if layout.spans else ", with pools of its own")
+    )

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,7 +28,7 @@ from equilog.inference import (
 )
 from equilog.labels import Labels, as_labels
 from equilog.mass import SETS, ClassMass, log_one_plus, precise
-from equilog.part import Part, whole_of
+from equilog.part import Group, Part, whole_of
 from equilog.pooling import Pools, as_pools
 from equilog.targets import Sets, as_compute_dtype, as_sets
 
@@ -57,7 +56,7 @@ class PooledCriterion(Criterion):
         scale: float,
         momentum: float,
         reduction: Reduction,
-        process_group: dist.ProcessGroup | None,
+        process_group: Group,
         validate: bool,
     ) -> None:
         super().__init__()
@@ -102,7 +101,8 @@ class PooledCriterion(Criterion):
         self, part: Part, class_mass: ClassMass | None, group_weight: Tensor | None, compensation: str | None = None
     ) -> Tensor:
         """Return the loss of the part within its step, and remember the step where it is a training step of its own."""
-        whole, factor = whole_of(type(self).__name__, part, class_mass, self.process_group)
+        group = self.process_group if self.training else None
+        whole, factor = whole_of(type(self).__name__, part, class_mass, group, validate=self.validate)
         step = whole
         if step is None and (self._streams or self.training):
             step = part.mass()
@@ -182,7 +182,8 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         label_smoothing: as the function's.
         momentum: for pool "stream", in [0, 1): share of the moving class mass that each step keeps.
         reduction: as the function's.
-        process_group: as the function's. Running prior and stream are then those of all ranks.
+        process_group: as the function's. Running prior and stream are then those of all ranks. In evaluation mode
+            each call is of its process alone, since ranks need not evaluate in step.
         validate: as the function's.
 
     Shape:
@@ -218,7 +219,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         label_smoothing: float = 0.0,
         momentum: float = 0.9,
         reduction: Reduction = "mean",
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group = None,
         validate: bool = False,
     ) -> None:
         super().__init__(
@@ -364,7 +365,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         pos_weight: as the function's.
         momentum: for pool "stream", in [0, 1): share of the moving class mass that each step keeps.
         reduction: as the function's.
-        process_group: as the function's.
+        process_group: as the function's. In evaluation mode each call is of its process alone.
         validate: as the function's.
 
     Shape:
@@ -393,7 +394,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         pos_weight: float | None = None,
         momentum: float = 0.9,
         reduction: Reduction = "mean",
-        process_group: dist.ProcessGroup | None = None,
+        process_group: Group = None,
         validate: bool = False,
     ) -> None:
         super().__init__(

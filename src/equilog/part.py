@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from equilog.mass import ClassMass, Layout, log_one_plus, share_of
+from equilog.mass import ClassMass, Layout, described, log_one_plus, share_of
 from equilog.pooling import Pools
+
+Group = dist.ProcessGroup | Literal["world"] | None
+"""Ranks that each hold a part: a process group, all of them whenever torch.distributed runs, or this process alone."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,10 @@ class Part:
         """Return what this part adds to a whole, without gradient."""
         spans = self.layout.spans
         log_sums = self.log_sums.detach()
-        at_optimum = self.at_optimum if spans and self.at_optimum is not None else log_sums.new_zeros(1, 0)
+        shared = self.at_optimum if spans else None
         return ClassMass(
             log_sums=log_sums[0] if spans else log_sums.new_zeros(0),
-            at_optimum=at_optimum[0],
+            at_optimum=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
             class_count=self.class_count(),
             sets=self.kept.sum().to(log_sums),
             pools=self.pools.nonempty(self.kept).to(log_sums),
@@ -59,7 +63,8 @@ class Part:
         at_optimum = self.at_optimum
         if whole is not None and self.layout.spans:
             log_mass = share_of(self.log_sums, whole.log_sums, factor)
-            at_optimum = None if at_optimum is None else whole.at_optimum.to(at_optimum)[None]
+            # A part with index targets has no R of its own, but shares that of the others.
+            at_optimum = whole.at_optimum.to(log_mass)[None] if self.layout.compensated else None
         else:
             log_mass = log_one_plus(self.log_sums)
         if at_optimum is not None and compensation == "weight":
@@ -80,7 +85,7 @@ class Part:
 
 
 def whole_of(
-    where: str, part: Part, class_mass: ClassMass | None, process_group: dist.ProcessGroup | None
+    where: str, part: Part, class_mass: ClassMass | None, process_group: Group, *, validate: bool = False
 ) -> tuple[ClassMass | None, float]:
     """Return the whole a part belongs to, and the factor on its gradient.
 
@@ -89,9 +94,23 @@ def whole_of(
     """
     if class_mass is not None and class_mass.layout != part.layout:
         raise ValueError(
-            f"{where}: class_mass must come from the same options as this call, {part.layout}; got {class_mass.layout}."
+            f"{where}: class_mass must come from the same options as this call, {described(part.layout)}; got one of "
+            f"{described(class_mass.layout)}."
         )
-    if process_group is None:
+    group = as_group(where, process_group)
+    if group is None:
         return class_mass, 1.0
-    whole = part.mass().all_reduce(process_group) if class_mass is None else class_mass
-    return whole, float(dist.get_world_size(process_group))
+    whole = part.mass().all_reduce(group, validate=validate) if class_mass is None else class_mass
+    return whole, float(dist.get_world_size(group))
+
+
+def as_group(where: str, process_group: Group) -> dist.ProcessGroup | None:
+    """Return the process group an argument names, or None for this process alone."""
+    if process_group is None or isinstance(process_group, dist.ProcessGroup):
+        return process_group
+    if process_group != "world":
+        raise TypeError(
+            f'{where}: process_group must be a torch.distributed.ProcessGroup, "world" or None; got {process_group!r}.'
+        )
+    # Looked up at each call, since a loss is often made before the launcher has joined the processes.
+    return dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
