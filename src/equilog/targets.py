@@ -36,7 +36,7 @@ class Sets:
         """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient."""
         weight = self.log_weight.detach().exp()
         if self.probs is not None:
-            return weight @ self.probs.detach()
+            return (weight[:, None] * self.probs.detach()).sum(0)  # a product of matrices would lose digits in autocast
         assert self.labels is not None
         return weight.new_zeros(self.classes).index_add(0, self.labels, weight)
 
@@ -69,14 +69,12 @@ def as_sets(
     labels = probs = None
     if target.is_floating_point():
         probs = _rows(target).to(rows.dtype)
-        kept = torch.ones(rows.shape[0], dtype=torch.bool, device=rows.device)
+        kept = in_range = torch.ones(rows.shape[0], dtype=torch.bool, device=rows.device)
     else:
         labels = target.reshape(-1).long()
         kept = labels != ignore_index
         in_range = (labels >= 0) & (labels < classes)
         _check_labels(where, labels, kept & ~in_range, classes, validate)
-        # Where nobody waits for the check, a label out of range reads class 0 and turns its set into NaN.
-        rows = torch.where((in_range | ~kept)[:, None], rows, torch.nan)
         labels = torch.where(in_range, labels, 0)
 
     log_weight = torch.zeros_like(kept, dtype=rows.dtype)
@@ -85,9 +83,12 @@ def as_sets(
         kept = kept & (weight != 0)
         log_weight = torch.where(kept, weight, 1.0).log()
     log_weight = torch.where(kept, log_weight, -torch.inf)
-    rows = torch.where(kept[:, None], rows, 0.0)
-    if probs is not None:
-        probs = torch.where(kept[:, None], probs, 0.0)
+
+    usable = kept & in_range
+    if known(usable.all()) is not True:
+        # Ignored sets become 0. Where nobody waits for the check, a label out of range turns its set into NaN.
+        rows = torch.where(usable[:, None], rows, torch.where(kept, torch.nan, 0.0).to(rows.dtype)[:, None])
+        probs = None if probs is None else torch.where(kept[:, None], probs, 0.0)
 
     if label_smoothing > 0.0:
         probs = _smooth(rows, labels, probs, label_smoothing)
@@ -99,6 +100,8 @@ def as_sets(
 
 def per_set(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
     """Return one value a set (n,) from a tensor of the sets' shape, or of one value a sample (N,)."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{where}: {name} must be a tensor; got {type(values).__name__}. Wrap it in torch.as_tensor.")
     if values.shape == shape:
         return values.reshape(-1)
     if shape and values.shape == shape[:1]:
@@ -113,12 +116,11 @@ def class_vector(where: str, name: str, values: Tensor, like: Tensor, *, positiv
         raise TypeError(f"{where}: {name} must be a tensor of one value a class; got {type(values).__name__}.")
     if values.shape != like.shape[1:]:
         raise ValueError(f"{where}: {name} must be ({like.shape[1]},), one value a class; got {tuple(values.shape)}.")
-    if reads_values(values, validate):
-        least = 0.0 if not positive else torch.finfo(like.dtype).tiny
-        if not _all_at_least(values, least):
-            sign = "positive (give a class never seen a small count)" if positive else "0 or more"
-            raise ValueError(f"{where}: {name} must be {sign} for every class; got {values.tolist()}.")
-    return values.to(device=like.device, dtype=like.dtype)
+    vector = values.to(device=like.device, dtype=like.dtype)
+    if known((vector > 0 if positive else vector >= 0).all(), validate) is False:
+        sign = "positive (give a class never seen a small count)" if positive else "0 or more"
+        raise ValueError(f"{where}: {name} must be {sign} for every class; got {values.tolist()}.")
+    return vector
 
 
 def as_compute_dtype(values: Tensor) -> Tensor:
@@ -133,11 +135,14 @@ def reads_values(values: Tensor, validate: bool) -> bool:
     return validate or values.device.type == "cpu"
 
 
-def _all_at_least(values: Tensor, least: float) -> bool:
+def known(condition: Tensor, validate: bool = False) -> bool | None:
+    """Return the truth of a 0-d condition, or None where no value can be looked at or looking would cost a wait."""
+    if not reads_values(condition, validate):
+        return None
     try:
-        return bool((values >= least).all())
-    except RuntimeError:  # inside torch.func.vmap no value can be looked at
-        return True
+        return bool(condition)
+    except RuntimeError:  # inside torch.func.vmap there is no one value
+        return None
 
 
 def _check_shapes(where: str, logits: Tensor, target: Tensor) -> torch.Size:
@@ -148,6 +153,8 @@ def _check_shapes(where: str, logits: Tensor, target: Tensor) -> torch.Size:
         raise TypeError(f"{where}: logits must be floating point, not {logits.dtype}; call logits.float().")
     if logits.dim() == 0:
         raise ValueError(f"{where}: logits must be (N, C, ...) or (C,); got a single number.")
+    if logits.shape[min(logits.dim() - 1, 1)] == 0:
+        raise ValueError(f"{where}: logits must have at least one class; got {tuple(logits.shape)}.")
     shape = logits.shape[1:] if logits.dim() == 1 else logits.shape[:1] + logits.shape[2:]
     fits = target.shape == (logits.shape if target.is_floating_point() else shape)
     if not fits:
@@ -171,13 +178,7 @@ def _rows(values: Tensor) -> Tensor:
 
 
 def _check_labels(where: str, labels: Tensor, wrong: Tensor, classes: int, validate: bool) -> None:
-    if not reads_values(labels, validate):
-        return
-    try:
-        found = bool(wrong.any())
-    except RuntimeError:  # inside torch.func.vmap no value can be looked at
-        return
-    if found:
+    if known(wrong.any(), validate):
         first = int(labels[wrong][0])
         raise ValueError(
             f"{where}: target holds class {first}, but logits have {classes} classes, 0 to {classes - 1}. "
@@ -188,7 +189,7 @@ def _check_labels(where: str, labels: Tensor, wrong: Tensor, classes: int, valid
 def _smooth(rows: Tensor, labels: Tensor | None, probs: Tensor | None, smoothing: float) -> Tensor:
     """Mix the target with the uniform distribution over the classes that take part in the set."""
     present = rows != -torch.inf
-    uniform = present / present.sum(1, keepdim=True).clamp(min=1)
+    uniform = present.to(rows.dtype) / present.sum(1, keepdim=True).clamp(min=1)
     if probs is None:
         assert labels is not None
         probs = torch.zeros_like(rows).scatter(1, labels[:, None], 1.0)
@@ -197,23 +198,23 @@ def _smooth(rows: Tensor, labels: Tensor | None, probs: Tensor | None, smoothing
 
 
 def _check_values(where: str, rows: Tensor, labels: Tensor | None, probs: Tensor | None, log_weight: Tensor) -> None:
-    if bool(log_weight.isnan().any()):
+    if known(log_weight.isnan().any(), True):
         raise ValueError(f"{where}: sample_weight must not be negative or NaN.")
-    if bool((rows.isnan() | (rows == torch.inf)).any()):
+    if known((rows.isnan() | (rows == torch.inf)).any(), True):
         raise ValueError(f"{where}: logits hold NaN or +inf. Only -inf is allowed; it leaves a class out of a set.")
     if probs is None:
         assert labels is not None
         excluded = rows.gather(1, labels[:, None]) == -torch.inf
     else:
-        if not bool((probs >= 0).all()):
+        if known((probs >= 0).all(), True) is False:
             raise ValueError(f"{where}: target probabilities must not be negative or NaN.")
-        total = probs.sum(1)[log_weight > -torch.inf]
-        if bool(((total - 1).abs() > 1e-3).any()):
+        total = torch.where(log_weight > -torch.inf, probs.sum(1), 1.0)
+        if known(((total - 1).abs() > 1e-3).any(), True):
             worst = float(total[(total - 1).abs().argmax()])
             raise ValueError(
                 f"{where}: target probabilities must sum to 1 over the classes; one set sums to {worst:.6g}. "
                 f"Divide by their sum."
             )
         excluded = (rows == -torch.inf) & (probs > 0)
-    if bool(excluded.any()):
+    if known(excluded.any(), True):
         raise ValueError(f"{where}: a target has probability in a class whose logit is -inf; its loss is infinite.")
