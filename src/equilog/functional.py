@@ -391,7 +391,7 @@ def multilabel_class_mass(
 def multilabel_part(where: str, labels: Labels, *, pool: str | int | Tensor | None, scale: float) -> Part:
     """Return the pools of `multilabel_cross_entropy`, of labels already checked."""
     check_scale(where, scale)
-    pools = as_pools(where, pool, labels.shape, labels.logits.device)
+    pools = labels.pools(where, pool)
     return Part(
         log_sums=pools.log_sums(labels.log_threats(scale)).flatten(1),
         at_optimum=None,

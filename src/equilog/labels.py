@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from equilog.odds import weighted_log
-from equilog.targets import as_compute_dtype, per_set, reads_values
+from equilog.pooling import Pools, as_pools
+from equilog.targets import as_compute_dtype, known, per_set
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,18 @@ class Labels:
     kept: Tensor
     """(n,) bool: the label is not left out."""
     shape: torch.Size
-    """The shape of the caller's labels, (N, L) or longer."""
+    """The shape of the caller's labels: (N, L) or longer, or (L,) for one sample."""
 
     def log_threats(self, scale: float) -> Tensor:
         """Return the logs of v t exp(-scale x), the threat to the positives, and v (1 - t) exp(scale x), (n, 2)."""
         x = scale * self.logits
         threats = torch.stack((weighted_log(-x, self.target), weighted_log(x, 1.0 - self.target)), 1)
         return self.log_weight[:, None] + threats
+
+    def pools(self, where: str, pool: str | int | Tensor | None) -> Pools:
+        """Return the pools a `pool` argument names. Labels (L,) are one sample, where sets (N,) would be N."""
+        alone = len(self.shape) == 1 and isinstance(pool, str) and pool == "sample"
+        return as_pools(where, "batch" if alone else pool, self.shape, self.logits.device)
 
     def side_count(self) -> Tensor:
         """Return the weighted number of positives and of negatives (2,); no gradient."""
@@ -57,14 +63,15 @@ def as_labels(
             f"{where}: target must have the shape of logits, {tuple(logits.shape)}, one value in [0, 1] a label; "
             f"got {tuple(target.shape)}."
         )
-    shape = logits.shape if logits.dim() > 1 else torch.Size((1, *logits.shape))
+    shape = logits.shape
     x = as_compute_dtype(logits.reshape(-1))
     t = target.reshape(-1).to(x.dtype)
 
     kept = torch.ones_like(x, dtype=torch.bool)
     if mask is not None:
-        if mask.dtype != torch.bool:
-            raise TypeError(f"{where}: mask must be bool, True for the labels that take part; got {mask.dtype}.")
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise TypeError(f"{where}: mask must be a bool tensor, True for the labels that take part; got {found}.")
         kept = kept & _broadcast(where, "mask", mask, shape)
     factor = torch.ones_like(x)
     if weight is not None:
@@ -77,12 +84,14 @@ def as_labels(
     t = torch.where(kept, t, 0.0)
     if validate:
         _check_values(where, x, t, log_weight)
-    elif reads_values(t, validate) and not target.is_floating_point() and target.dtype != torch.bool:
+    elif not target.is_floating_point() and target.dtype != torch.bool:
         _check_integers(where, t)
     return Labels(x, t, log_weight, kept, shape)
 
 
 def _broadcast(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{where}: {name} must be a tensor; got {type(values).__name__}. Wrap it in torch.as_tensor.")
     try:
         return values.expand(shape).reshape(-1)
     except RuntimeError:
@@ -93,18 +102,14 @@ def _broadcast(where: str, name: str, values: Tensor, shape: torch.Size) -> Tens
 
 def _check_integers(where: str, target: Tensor) -> None:
     """Integer targets that are class indices by mistake would pass as impossible probabilities."""
-    try:
-        wrong = bool(((target != 0) & (target != 1)).any())
-    except RuntimeError:  # inside torch.func.vmap no value can be looked at
-        return
-    if wrong:
+    if known(((target != 0) & (target != 1)).any()):
         raise ValueError(f"{where}: integer targets must be 0 or 1, one for each label; got other values.")
 
 
 def _check_values(where: str, x: Tensor, target: Tensor, log_weight: Tensor) -> None:
-    if not bool(((target >= 0) & (target <= 1)).all()):
+    if known(((target >= 0) & (target <= 1)).all(), True) is False:
         raise ValueError(f"{where}: target must lie in [0, 1] and not be NaN.")
-    if bool(log_weight.isnan().any()):
+    if known(log_weight.isnan().any(), True):
         raise ValueError(f"{where}: weight and sample_weight must not be negative or NaN.")
-    if bool(x.isnan().any()):
+    if known(x.isnan().any(), True):
         raise ValueError(f"{where}: logits hold NaN.")

@@ -1,5 +1,6 @@
 """One module per loss: its hyperparameters, what it has seen, and what its scores mean."""
 
+import abc
 import math
 from collections.abc import Callable
 from typing import Any, Literal, Self
@@ -28,7 +29,7 @@ from equilog.inference import (
 )
 from equilog.labels import Labels, as_labels
 from equilog.mass import SETS, ClassMass, log_one_plus, precise
-from equilog.part import Group, Part, whole_of
+from equilog.part import Group, Part, as_group, whole_of
 from equilog.pooling import Pools, as_pools
 from equilog.targets import Sets, as_compute_dtype, as_sets
 
@@ -78,6 +79,10 @@ class PooledCriterion(Criterion):
         """Number of sets that share a log: the stream's, n / (1 - momentum) in the long run, or a pool's."""
         return float(self.stream[SETS]) if self.stream.numel() else float(self.pool_size)
 
+    @abc.abstractmethod
+    def class_mass(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> ClassMass:
+        """Return what these sets add to a step of several parts; nothing is remembered."""
+
     @torch.no_grad()
     def note(self, step: ClassMass) -> None:
         """Take the class mass of a whole step into what is remembered: pool size, running prior and stream.
@@ -88,6 +93,15 @@ class PooledCriterion(Criterion):
         self.pool_size.copy_(step.sets / step.pools.clamp(min=1))
         if self._streams:
             self.stream = self._within_stream(step).packed()
+
+    def whole(self, part: ClassMass) -> ClassMass:
+        """Return the mass of the whole step from that of all this process's sets: merged over `process_group`."""
+        group = as_group(type(self).__name__, self._step_group)
+        return part if group is None else part.all_reduce(group, validate=self.validate)
+
+    @property
+    def _step_group(self) -> Group:
+        return self.process_group if self.training else None
 
     def _call_pool(self) -> str | int | Tensor | None:
         """The pool of one call by itself: a stream pools each call whole."""
@@ -101,8 +115,8 @@ class PooledCriterion(Criterion):
         self, part: Part, class_mass: ClassMass | None, group_weight: Tensor | None, compensation: str | None = None
     ) -> Tensor:
         """Return the loss of the part within its step, and remember the step where it is a training step of its own."""
-        group = self.process_group if self.training else None
-        whole, factor = whole_of(type(self).__name__, part, class_mass, group, validate=self.validate)
+        where = type(self).__name__
+        whole, factor = whole_of(where, part, class_mass, self._step_group, validate=self.validate)
         step = whole
         if step is None and (self._streams or self.training):
             step = part.mass()
@@ -442,7 +456,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
     def observe(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> None:
         """Take from trained logits what a pool's other labels add to the two logs, for the posterior."""
         labels = self._labels(logits, target, sample_weight, None)
-        pools = as_pools(type(self).__name__, self._call_pool(), labels.shape, labels.logits.device)
+        pools = labels.pools(type(self).__name__, self._call_pool())
         size = self._observed_pool_size(pools, labels.kept)
         threats = LogThreats(labels.log_threats(self.scale), None, 1)
         self.log_others = draw_pools(threats, labels.log_weight, size - 1)

@@ -30,20 +30,26 @@ class Pools:
         elif self.size is None:
             table = log_sum_exp_by(log_terms, self.ids, self.count)
         else:
-            missing = self.count * self.size - log_terms.shape[0]
-            if missing:
-                log_terms = F.pad(log_terms, (0, 0, 0, missing), value=-torch.inf)
-            table = log_sum_exp(log_terms.reshape(self.count, self.size, log_terms.shape[1]), 1)
+            table = log_sum_exp(self._side_by_side(log_terms, self.size, -torch.inf), 1)
         return table.reshape(self.count, slots, log_terms.shape[1])
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums (P, K) of values (n, K) over each pool's sets."""
+        if self.size is not None:
+            return self._side_by_side(values, self.size, 0.0).sum(1)
         zeros = torch.zeros(self.count, values.shape[1], dtype=values.dtype, device=values.device)
         return zeros.index_add(0, self.ids, values)
 
     def nonempty(self, kept: Tensor) -> Tensor:
         """Return the number of pools that hold at least one kept set, as a 0-d tensor."""
         return (self.sums(kept.long()[:, None]) > 0).sum()
+
+    def _side_by_side(self, values: Tensor, size: int, padding: float) -> Tensor:
+        """(n, K) -> (P, size, K), a short last pool filled up with the padding."""
+        missing = self.count * size - values.shape[0]
+        if missing:
+            values = F.pad(values, (0, 0, 0, missing), value=padding)
+        return values.reshape(self.count, size, values.shape[1])
 
 
 def as_pools(where: str, pool: str | int | Tensor | None, shape: torch.Size, device: torch.device) -> Pools:
@@ -60,7 +66,7 @@ def as_pools(where: str, pool: str | int | Tensor | None, shape: torch.Size, dev
         return Pools(torch.zeros_like(order), 1, n)
     if pool == "sample":
         size = shape[1:].numel()
-        return Pools(order // max(size, 1), n // max(size, 1), size)
+        return Pools(order // max(size, 1), shape[0] if shape else 1, size)
     raise ValueError(
         f'{where}: pool must be "sample", "batch", a number of sets >= 1, a tensor of pool ids, or None; got {pool!r}.'
     )
@@ -70,8 +76,15 @@ def _given_pools(where: str, pool: Tensor, shape: torch.Size, device: torch.devi
     if pool.is_floating_point() or pool.dtype == torch.bool:
         raise TypeError(f"{where}: a tensor of pool ids must hold integers, not {pool.dtype}; call pool.long().")
     ids = per_set(where, "pool", pool, shape).to(device).long()
+    as_many = Pools(ids, max(ids.shape[0], 1))  # where no value can be looked at: as many pools as sets is enough
     if torch.compiler.is_compiling():
-        return Pools(ids, max(ids.shape[0], 1))  # no value can be looked at: as many pools as sets is enough
-    if ids.numel() and int(ids.min()) < 0:
-        raise ValueError(f"{where}: pool ids must be 0 or more; got {int(ids.min())}.")
-    return Pools(ids, int(ids.max()) + 1 if ids.numel() else 0)
+        return as_many
+    if ids.numel() == 0:
+        return Pools(ids, 0)
+    try:
+        least, most = torch.stack(torch.aminmax(ids)).tolist()  # makes a GPU wait, once
+    except RuntimeError:  # inside torch.func.vmap there is no one value
+        return as_many
+    if least < 0:
+        raise ValueError(f"{where}: pool ids must be 0 or more; got {least}.")
+    return Pools(ids, most + 1)
