@@ -324,7 +324,9 @@ def test_sparse_multi_label_matrix_is_read(tasks: dict[str, Data]) -> None:
 
 def test_columns_of_a_data_frame_keep_their_types(digits: Data) -> None:
     X, y = digits
-    frame = pd.DataFrame({"digit": y, "parity": np.where(y % 2, "odd", "even")})
+    frame = pd.DataFrame(
+        {"digit": pd.array(y, dtype="Int64"), "parity": pd.Categorical(np.where(y % 2, "odd", "even"))}
+    )
     model = quick("cross-entropy", max_epochs=40).fit(X, frame)
     predicted = model.predict(X)
     assert {type(value) for value in predicted[:, 0]} == {int}
@@ -618,6 +620,8 @@ def test_bad_parameters_are_named(digits: Data, parameters: dict[str, Any], mess
 
 def test_bad_rows_and_weights_are_named(digits: Data) -> None:
     X, y = digits
+    with pytest.raises(ValueError, match="column 0 of y mixes strings"):
+        quick().fit(X, np.where(y > 4, "many", y.astype(object)))
     with pytest.raises(ValueError, match="one class, 3"):
         quick().fit(X, np.full(len(y), 3))
     with pytest.raises(ValueError, match=r"sample_weight must be at least 0.* got -1 to -1"):

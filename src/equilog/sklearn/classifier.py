@@ -280,12 +280,16 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     def _validate(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Tensor, list[NDArray[Any]], Tensor]:
         """Return features, target columns and weights of the rows whose weight is not zero."""
         check_parameters(self.get_params())
-        features, array = validate_data(self, X, y, multi_output=True, dtype=np.float32, reset=reset)
-        if array.ndim == 2 and array.shape[1] == 1 and self.task != "multilabel":
-            columns = [column_or_1d(array, warn=True)]
+        if hasattr(y, "iloc"):
+            # Columns of pandas have types of their own, which one array for all would lose.
+            array, features = y, validate_data(self, X, dtype=np.float32, reset=reset)
+            columns = [check_array(c, ensure_2d=False, dtype=None, input_name="y") for c in columns_of(y)]
+            check_consistent_length(features, y)
         else:
-            # A data frame's columns have types of their own, which one array for all of them loses.
-            columns = columns_of(y if hasattr(y, "iloc") else array)
+            features, array = validate_data(self, X, y, multi_output=True, dtype=np.float32, reset=reset)
+            columns = columns_of(array)
+        if len(columns) == 1 and array.ndim == 2 and self.task != "multilabel":
+            column_or_1d(columns[0][:, None], warn=True)
         if sample_weight is None:
             weight = np.ones(len(features))
         else:

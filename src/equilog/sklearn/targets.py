@@ -19,9 +19,11 @@ SUM_TOLERANCE = 1e-3
 
 
 def columns_of(y: Any) -> list[NDArray[Any]]:
-    """Return the columns of a one- or two-dimensional y, those of a data frame each with its own type."""
-    if hasattr(y, "iloc") and y.ndim == 2:
-        return [y.iloc[:, k].to_numpy() for k in range(y.shape[1])]
+    """Return the columns of a one- or two-dimensional y, those of pandas each with its own type."""
+    if hasattr(y, "iloc"):
+        columns = [y] if y.ndim == 1 else [y.iloc[:, k] for k in range(y.shape[1])]
+        # Integers and booleans that could be missing would otherwise come as objects.
+        return [column.to_numpy(dtype=getattr(column.dtype, "numpy_dtype", None)) for column in columns]
     array = y.toarray() if issparse(y) else np.asarray(y)
     return [array] if array.ndim == 1 else list(array.T)
 
@@ -81,6 +83,12 @@ class Targets:
 
         `classes` is an array for one target column and a list of arrays for several.
         """
+        for number, column in enumerate(columns):
+            if column.dtype == object and len({isinstance(value, str) for value in column}) > 1:
+                raise ValueError(
+                    f"LogBalancedClassifier: column {number} of y mixes strings with other values, such as "
+                    f"{column[:3].tolist()!r}; make them all strings or all numbers."
+                )
         task = detect_task(columns) if task == "auto" else task
         if task == "multilabel":
             return cls(task, (np.arange(len(columns)),), single=False)
