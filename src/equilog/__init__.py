@@ -1,6 +1,8 @@
 """Loss functions for classification that balance themselves."""
 
+from equilog import article, optimum
 from equilog._version import __version__
+from equilog.accumulation import Accumulation, accumulate
 from equilog.functional import (
     class_mass,
     log_balanced_cross_entropy,
@@ -12,13 +14,17 @@ from equilog.mass import ClassMass
 from equilog.modules import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
 
 __all__ = [
+    "Accumulation",
     "ClassMass",
     "LogBalancedCrossEntropyLoss",
     "MultiLabelCrossEntropyLoss",
     "__version__",
+    "accumulate",
+    "article",
     "class_mass",
     "log_balanced_cross_entropy",
     "multilabel_class_mass",
     "multilabel_cross_entropy",
+    "optimum",
     "probabilities",
 ]

@@ -1,6 +1,5 @@
 """One module per loss: its hyperparameters, what it has seen, and what its scores mean."""
 
-import abc
 import math
 from collections.abc import Callable
 from typing import Any, Literal, Self
@@ -79,9 +78,9 @@ class PooledCriterion(Criterion):
         """Number of sets that share a log: the stream's, n / (1 - momentum) in the long run, or a pool's."""
         return float(self.stream[SETS]) if self.stream.numel() else float(self.pool_size)
 
-    @abc.abstractmethod
     def class_mass(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> ClassMass:
         """Return what these sets add to a step of several parts; nothing is remembered."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def note(self, step: ClassMass) -> None:
