@@ -5,6 +5,7 @@ logarithms, those sums merge over micro-batches, ranks and time in any order; th
 share of the whole.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -90,7 +91,7 @@ class ClassMass:
         """Return the mass with every sum multiplied by `momentum`: what a stream keeps of its past."""
         return replace(
             self,
-            log_sums=self.log_sums + torch.tensor(momentum).log().to(self.log_sums),
+            log_sums=self.log_sums + (math.log(momentum) if momentum else -math.inf),
             at_optimum=self.at_optimum * momentum,
             class_count=self.class_count * momentum,
             sets=self.sets * momentum,
