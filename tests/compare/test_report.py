@@ -378,9 +378,13 @@ def test_runs_that_stopped_early_or_diverged_leave_the_other_runs_curve(comparis
     }
     cut = [runs[0], {**runs[1], "curve": short}]
     (curves,) = charts(results, cut)["curves"]
+    assert len(curves["valid_loss"]) == len(long["valid_loss"]), "one of two is half of them"
     assert curves["valid_loss"][2:] == pytest.approx(long["valid_loss"][2:], rel=1e-4)
     assert curves["train_loss"][0] == pytest.approx(long["train_loss"][0], rel=1e-4)
     assert curves["train_loss"][1] == pytest.approx((long["train_loss"][1] + short["train_loss"][1]) / 2, rel=1e-4)
+    one_of_three = [*cut, {**cut[1], "seed": 2}]
+    (curves,) = charts(results, one_of_three)["curves"]
+    assert len(curves["valid_loss"]) == 2
 
 
 def test_the_report_says_who_is_unfinished(comparisons, compare):

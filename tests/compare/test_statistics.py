@@ -171,6 +171,7 @@ def test_verdict_corrects_for_choosing_the_best_of_many():
     among = summary(runs("cross-entropy", baseline), lucky, *crowd)
     assert among["differences"]["lucky"]["ci95"][0] > 0, "its own interval still excludes zero"
     assert among["verdict"].startswith("No difference seen")
+    assert "Had it been the only comparison lucky would count as better" in among["verdict"]
 
 
 @pytest.mark.usefixtures("ours")

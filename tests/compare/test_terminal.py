@@ -56,7 +56,7 @@ def test_losses_stand_in_the_order_of_the_main_metric_with_interval_and_differen
         if loss == results["baseline"]:
             assert "baseline" in lines[at]
         else:
-            assert f"{results['differences'][loss]['mean']:+.3f}" in lines[at]
+            assert f"{results['differences'][loss]['mean']:+z.3f}" in lines[at]
 
 
 def test_our_losses_are_marked_and_no_others(results):

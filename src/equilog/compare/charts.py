@@ -119,9 +119,13 @@ def _reliability(runs: Iterable[RunRecord]) -> Chart:
 
 
 def _curves(curves: Sequence[Curve]) -> Chart:
-    """Return the mean at each epoch over the runs that went so far."""
+    """Return the mean at each epoch over the runs that went so far, while these are half of them or more.
+
+    The last runs to stop are not like the others: a mean over them alone would seem to leap.
+    """
+    epochs = sorted((len(curve["train_loss"]) for curve in curves), reverse=True)[(len(curves) - 1) // 2]
     return {
-        name: _mean_columns([cast(dict[str, list[float | None]], curve)[name] for curve in curves])
+        name: _mean_columns([cast(dict[str, list[float | None]], curve)[name][:epochs] for curve in curves])
         for name in Curve.__annotations__
     }
 

@@ -110,10 +110,10 @@ def _difference(metric: str, difference: Difference | None, *, is_baseline: bool
         return Text("baseline" if is_baseline else "no split in common", style="dim")
     seen = is_seen(difference)
     good = (difference["mean"] > 0) == METRICS[metric].larger_is_better
-    text = Text(f"{difference['mean']:+.3f}", style=("green" if good else "red") if seen else "")
+    text = Text(f"{difference['mean']:+z.3f}", style=("green" if good else "red") if seen else "")
     if difference["ci95"] is not None:
         low, high = difference["ci95"]
-        text.append(f" ({low:+.3f} to {high:+.3f})")
+        text.append(f" ({low:+z.3f} to {high:+z.3f})")
     return text.append("*" if seen else " ")
 
 

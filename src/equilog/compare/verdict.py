@@ -50,29 +50,38 @@ def verdict(
     seen = [loss for loss in order if is_seen(differences[loss])]
     better = [loss for loss in seen if _gain(metric, differences[loss]["mean"]) > 0]
     worse = [loss for loss in seen if loss not in better]
-    said = []
     if better:
         best = better[0]
-        said.append(
+        said = [
             f"{best} served best: {name} {losses[best][metric]['mean']:.3f}, "
-            f"{_against(baseline, metric, differences[best])}."
-        )
-        said.append(_costs(metric, baseline, best, losses, versus))
-        if first != best:
-            said.append(f"{first} came out higher still, but that could be chance.")
-        if better[1:]:
-            said.append(f"Better than {baseline} too: {_first_of(better[1:], differences)}.")
+            f"{_against(baseline, metric, differences[best])}.",
+            _costs(metric, baseline, best, losses, versus),
+            f"{first} came out higher still, but that could be chance." if first != best else "",
+            f"Better than {baseline} too: {_first_of(better[1:], differences)}." if better[1:] else "",
+        ]
     else:
-        said.append(
+        said = [
             f"{f'{baseline} was not beaten' if worse else 'No difference seen'}: no loss has {name} better than "
-            f"{baseline}'s {losses[baseline][metric]['mean']:.3f} by more than chance explains. "
-            f"The nearest is {first}, {_against(baseline, metric, differences[first])}."
-        )
+            f"{baseline}'s {losses[baseline][metric]['mean']:.3f} by more than chance explains.",
+            f"The nearest is {first}, {_against(baseline, metric, differences[first])}.",
+            _promising(metric, order, differences),
+        ]
     if worse:
         said.append(f"Worse than {baseline}: {_listed(worse, differences)}.")
     said.append(_ours_against_others(metric, baseline, order, better, versus))
     said.append(f"Judged over {splits} splits, with Holm's correction for {_count(len(differences), 'comparison')}.")
     return " ".join(sentence for sentence in said if sentence)
+
+
+def _promising(metric: str, order: Iterable[str], differences: Mapping[str, Difference]) -> str:
+    """Return what to say of losses that only the correction for their number keeps from being called better."""
+    alone = [
+        loss for loss in order if _excludes_zero(differences[loss]) and _gain(metric, differences[loss]["mean"]) > 0
+    ]
+    if not alone:
+        return ""
+    others = f" and so would {_count(len(alone) - 1, 'other')}" if alone[1:] else ""
+    return f"Had it been the only comparison {alone[0]} would count as better{others}: more seeds could settle it."
 
 
 def _gain(metric: str, difference: float) -> float:
@@ -96,8 +105,9 @@ def _listed(losses: Iterable[str], differences: Mapping[str, Interval]) -> str:
 
 
 def _first_of(losses: list[str], differences: Mapping[str, Interval]) -> str:
-    more = len(losses) - LISTED
-    return _listed(losses[:LISTED], differences) + (f" and {_count(more, 'other')}" if more > 0 else "")
+    if len(losses) <= LISTED + 1:
+        return _listed(losses, differences)
+    return f"{_listed(losses[:LISTED], differences)} and {len(losses) - LISTED} others"
 
 
 def _count(number: int, noun: str) -> str:

@@ -121,6 +121,7 @@
     const count = groups ? groups.count : target.count;
     const order = count.map((_, at) => at).filter(at => count[at] > 0).sort((a, b) => count[a] - count[b]);
     const name = at => groups ? `${groups.size[at]} classes of about this frequency` : text(target.classes[at]);
+    const lowest = Math.min(1, ...(groups ? groups.recall : target.recall).flat().filter(found => found !== null));
     draw("recall-chart", losses.map((_, loss) => {
       const recall = (groups ? groups.recall : target.recall)[loss];
       const known = order.filter(at => recall[at] !== null);
@@ -133,7 +134,7 @@
     }), {
       xaxis: axis(numbers.task === "soft" ? "probability in the training rows, summed" : "training rows (log scale)",
         {type: "log", ...decades(order.map(at => count[at]))}),
-      yaxis: axis("recall", {range: [-0.03, 1.03], tickformat: ".0%"}),
+      yaxis: axis("recall", {range: [Math.floor(10 * lowest) / 10 - 0.03, 1.03], tickformat: ".0%"}),
     });
     const never = target.count.filter(rows => rows === 0).length;
     say("recall-note", [
