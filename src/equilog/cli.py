@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from equilog._version import __version__
 
@@ -28,14 +28,31 @@ try:
     from equilog.compare.files import replacing
     from equilog.compare.named import NAMED, load
     from equilog.compare.records import RunRecord
-    from equilog.compare.run import ModelSettings
+    from equilog.compare.run import Failure, ModelSettings
     from equilog.compare.tables import read_features
     from equilog.compare.terminal import print_results
     from equilog.registry import LOSSES
 except ModuleNotFoundError as error:
     sys.exit(f"{MISSING} ({error.name} is not installed)")
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands, with exit status 2 and a message, not a traceback, for what the user can put right."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except DataError as error:
+            err.print(Text.assemble(("error: ", "bold red"), _plain(error)), soft_wrap=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            err.print("interrupted")
+            raise typer.Exit(130) from error
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Losses for classification that balance themselves.",
     no_args_is_help=True,
     add_completion=False,
@@ -43,18 +60,6 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
-
-
-def main() -> None:
-    """Run the command line. Exit status 2 for what the user can put right, with a message and no traceback."""
-    try:
-        app()
-    except DataError as error:
-        err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)
@@ -116,13 +121,13 @@ def compare(
 
     def started(total: int, done: int, notes: Sequence[str]) -> None:
         for note in notes:
-            err.print(Text(note, style="dim"))
+            err.print(Text(_plain(note), style="dim"), soft_wrap=True)
         progress.update(bar, total=total, completed=done)
         progress.start_task(bar)
 
-    def advanced(outcome: RunRecord | experiment.Failure) -> None:
-        if isinstance(outcome, experiment.Failure):
-            progress.console.print(Text(f"failed: {outcome.reason}", style="red"))
+    def advanced(outcome: RunRecord | Failure) -> None:
+        if isinstance(outcome, Failure):
+            progress.console.print(Text(f"failed: {_plain(outcome.reason)}", style="red"), soft_wrap=True)
         progress.advance(bar)
 
     with progress:
@@ -184,6 +189,16 @@ def _default_folder(name: str, resume: bool) -> Path:
     folders = [Path("equilog-out", name if number == 1 else f"{name}-{number}") for number in range(1, 10_000)]
     free = next(i for i, folder in enumerate(folders) if not folder.exists())
     return folders[max(free - 1, 0)] if resume else folders[free]
+
+
+def _plain(text: object) -> str:
+    """Return text without control characters: names from a file must not steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
 
 
 if __name__ == "__main__":

@@ -11,12 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import skops.io
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sklearn.compose import ColumnTransformer
-from skops.io.exceptions import UntrustedTypesFoundException
 
 from equilog._version import __version__
 from equilog.compare.columns import require_columns
@@ -28,6 +25,9 @@ from equilog.sklearn import LogBalancedClassifier
 
 FORMAT = 1
 """Raised when a model folder changes in a way that an older reader would misread."""
+
+DESCRIPTION = "model.json"
+"""The file by which a folder is known to be a model."""
 
 
 @dataclass(frozen=True)
@@ -49,31 +49,42 @@ class Bundle:
         """
         require_columns(features.columns, used_columns(self.preprocessor), source)
         inputs = self.preprocessor.transform(features)
-        columns: dict[str, NDArray[np.generic]] = {}
         task, targets, classes = self.names.task, self.names.targets, self.names.classes
         predicted = self.model.predict(inputs)
+        columns: list[tuple[str, NDArray[np.generic]]]
         if task == "multilabel":
-            columns |= dict(zip(classes[0], predicted.T, strict=True))
+            columns = list(zip(classes[0], predicted.T, strict=True))
         else:
-            for target, labels, codes in zip(targets, classes, predicted.reshape(len(inputs), -1).T, strict=True):
-                columns[target] = np.asarray(labels, dtype=object)[codes]
+            columns = [
+                (target, np.asarray(labels, dtype=object)[codes])
+                for target, labels, codes in zip(targets, classes, predicted.reshape(len(inputs), -1).T, strict=True)
+            ]
         for kind in ("balanced", "posterior"):
             if task == "multiclass":
                 probabilities = all_classes(self.model, inputs, kind, self.names)
             else:
                 probabilities = [self.model.predict_proba(inputs, kind)]
-            for target, labels, probs in zip(targets, classes, probabilities, strict=True):
-                for label, column in zip(labels, probs.T, strict=True):
-                    columns[f"{kind} {label if task == 'multilabel' else f'{target}={label}'}"] = column
-        return pd.DataFrame(columns, index=features.index)
+            columns += [
+                (f"{kind} {label if task == 'multilabel' else f'{target}={label}'}", column)
+                for target, labels, probs in zip(targets, classes, probabilities, strict=True)
+                for label, column in zip(labels, probs.T, strict=True)
+            ]
+        names, values = zip(*columns, strict=True)
+        # The names go on last: two that read the same are still two columns.
+        return pd.DataFrame(dict(enumerate(values)), index=features.index).set_axis(list(names), axis=1)
 
 
 def save(bundle: Bundle, folder: Path) -> None:
     """Write the model folder, whole or not at all, in place of an earlier one.
 
     Raises:
-        DataError: the folder cannot be written.
+        DataError: the folder cannot be written, or holds something else.
     """
+    # skops takes more than a second to import, which the processes that only train should not spend.
+    import skops.io
+
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).exists():
+        raise DataError(f"{folder} holds something other than a model and is left as it is. Choose another --out.")
     tensors, config = bundle.model.to_state()
     described = {
         "format": FORMAT,
@@ -85,7 +96,7 @@ def save(bundle: Bundle, folder: Path) -> None:
     }
     with replacing(folder) as new:
         new.mkdir()
-        (new / "model.json").write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
+        (new / DESCRIPTION).write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
         save_file(tensors, new / "weights.safetensors")
         skops.io.dump(bundle.preprocessor, new / "preprocessor.skops")
 
@@ -96,21 +107,27 @@ def load(folder: Path) -> Bundle:
     Raises:
         DataError: it is not such a folder, is damaged, or holds types that are not trusted.
     """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
     try:
-        described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if described["format"] != FORMAT:
             raise DataError(
                 f"{folder} is a model of format {described['format']} (equilog {described['equilog']}); this version "
                 f"reads format {FORMAT}. Use that version, or run the comparison again."
             )
-        return Bundle(
+        bundle = Bundle(
             skops.io.load(folder / "preprocessor.skops", trusted=TRUSTED_TYPES),
             LogBalancedClassifier.from_state(load_file(folder / "weights.safetensors"), described["classifier"]),
             TargetNames(
                 described["task"], tuple(described["targets"]), tuple(tuple(names) for names in described["classes"])
             ),
         )
-    except FileNotFoundError as error:
+        # Each part may be sound and yet not fit the others: a row of missing values goes through all of them.
+        columns = used_columns(bundle.preprocessor)
+        bundle.predictions(pd.DataFrame(None, index=[0], columns=columns, dtype=object), "")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{folder} is no model: it has no {Path(error.filename).name}. Give the folder model/ that "
             "`equilog compare` wrote."
@@ -119,5 +136,6 @@ def load(folder: Path) -> Bundle:
         raise DataError(f"{folder} was not written by equilog and is not loaded: {error}") from error
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # What a damaged file trips over could be anything.
         raise DataError(f"{folder} is a damaged model: {type(error).__name__}: {error}") from error
+    return bundle

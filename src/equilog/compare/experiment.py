@@ -1,6 +1,8 @@
 """The whole comparison: every loss on every split, spread over processes, stored as it goes, summed up at the end."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -8,19 +10,30 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.compose import ColumnTransformer
 
+from equilog._version import __version__
 from equilog.compare import bundle
 from equilog.compare.dataset import Dataset
 from equilog.compare.errors import DataError, did_you_mean
 from equilog.compare.features import make_preprocessor
-from equilog.compare.metrics import MAIN_METRIC
-from equilog.compare.ranking import ranked
+from equilog.compare.ranking import ranked, unfinished
 from equilog.compare.records import Results, RunRecord
 from equilog.compare.report import write_report
-from equilog.compare.run import ModelSettings, Split, TargetNames, as_given, prepare, train_and_test
+from equilog.compare.run import (
+    Failure,
+    ModelSettings,
+    Split,
+    TargetNames,
+    as_given,
+    attempt,
+    one_thread,
+    prepare,
+)
 from equilog.compare.splits import require_splittable
 from equilog.compare.statistics import summarise
 from equilog.compare.store import Store, fingerprint
 from equilog.registry import LOSSES, Task, losses_for
+from equilog.sklearn import LogBalancedClassifier
+from equilog.sklearn.parameters import check_parameters
 
 BASELINE: dict[Task, str] = {
     "multiclass": "cross-entropy",
@@ -41,15 +54,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A run that could not be finished."""
-
-    loss: str
-    seed: int
-    reason: str
-
-
-@dataclass(frozen=True)
 class Comparison:
     """What came out, and where it was written."""
 
@@ -60,21 +64,21 @@ class Comparison:
 
 
 def chosen_losses(task: Task, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the losses of these names, or all that fit the task, with the task's baseline among them.
+    """Return the losses of these names, or all that fit the task, after the task's baseline.
+
+    The baseline comes first, so that a comparison cut short has something to compare with.
 
     Raises:
         DataError: a name that is not known, or does not fit the task.
     """
     fitting = losses_for(task)
-    if not names:
-        return tuple(fitting)
     asked = [name.replace("_", "-") for name in names]
     for name in asked:
         if name not in LOSSES:
             raise DataError(f'No loss is called "{name}". {did_you_mean(name, fitting)}')
         if name not in fitting:
             raise DataError(f'"{name}" does not fit {task} targets. {did_you_mean(name, fitting)}')
-    return tuple(dict.fromkeys([*asked, BASELINE[task]]))
+    return tuple(dict.fromkeys([BASELINE[task], *(asked or fitting)]))
 
 
 def compare(
@@ -90,7 +94,7 @@ def compare(
     """Train and test every loss on every split, and write results.json, report.html and model/ to `folder`.
 
     The runs are spread by joblib, so a backend chosen with `joblib.parallel_config` (Dask, Ray) carries them over a
-    cluster. Ctrl-C stops after the runs in hand and sums up what is finished.
+    cluster. Ctrl-C gives up the runs in hand and sums up what is finished.
 
     Args:
         dataset: what to compare on.
@@ -102,15 +106,19 @@ def compare(
         advanced: told of every run as it ends.
 
     Raises:
-        DataError: the data cannot be split, the folder cannot be used, or every run failed.
+        DataError: the data cannot be split, the plan cannot be trained, the folder cannot be used, every run failed,
+            or a process of a run was killed.
+        KeyboardInterrupt: Ctrl-C before the first run had finished.
     """
-    require_splittable(dataset, plan.test_fraction)
+    _check(plan, jobs)
+    require_splittable(dataset)
     preprocessor, notes = make_preprocessor(dataset.features)
     settings = {
+        "equilog": __version__,
         "data": dataset.name,
         "fingerprint": fingerprint(dataset),
         "test_fraction": plan.test_fraction,
-        "model": asdict(plan.model),
+        **asdict(plan.model),
     }
     store = Store.start(folder, settings, resume=resume)
     done = {(run["loss"], run["seed"]) for run in store.runs()}
@@ -121,31 +129,70 @@ def compare(
     names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
     failures = []
     interrupted = False
-    runs = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="all" if jobs == 1 else "2*n_jobs")(
-        delayed(_attempt)(split, names, loss, plan.model)
+    with one_thread():
+        try:
+            for outcome in _outcomes(dataset, preprocessor, names, plan, wanted, jobs):
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                else:
+                    store.add(outcome)
+                if advanced is not None:
+                    advanced(outcome)
+        except KeyboardInterrupt:
+            interrupted = True
+        finished = store.runs()
+        if not finished:
+            store.discard()
+            if interrupted:
+                raise KeyboardInterrupt
+            raise DataError(f"Every run failed. {failures[0].reason}")
+        results = summarise(dataset, finished, BASELINE[dataset.task], test_fraction=plan.test_fraction)
+        results["data"]["notes"] += notes
+        store.finish(results)
+        write_report(folder / "report.html", results, finished)
+        if not interrupted:
+            bundle.save(_fit_best(dataset, preprocessor, names, _best(results), plan.model), folder / "model")
+    return Comparison(results, tuple(failures), interrupted, folder)
+
+
+def _check(plan: Plan, jobs: int) -> None:
+    if jobs == 0:
+        raise DataError("--jobs must be a number of processes, or -1 for one a processor; got 0.")
+    if not 0 < plan.test_fraction < 1:
+        raise DataError(f"--test-fraction must lie between 0 and 1; got {plan.test_fraction:g}.")
+    try:
+        check_parameters(LogBalancedClassifier(**asdict(plan.model)).get_params())
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def _outcomes(
+    dataset: Dataset,
+    preprocessor: ColumnTransformer,
+    names: TargetNames,
+    plan: Plan,
+    wanted: Sequence[tuple[str, int]],
+    jobs: int,
+) -> Iterator[RunRecord | Failure]:
+    """Yield what came of each run, in the order they end."""
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+    runs = parallel(
+        delayed(attempt)(split, names, loss, plan.model)
         for split, loss in _tasks(dataset, preprocessor, plan.test_fraction, wanted)
     )
     try:
-        for outcome in runs:
-            if isinstance(outcome, Failure):
-                failures.append(outcome)
-            else:
-                store.add(outcome)
-            if advanced is not None:
-                advanced(outcome)
-    except KeyboardInterrupt:
-        interrupted = True
-    finished = store.runs()
-    if not finished:
-        raise DataError(failures[0].reason if failures else "Interrupted before the first run had finished.")
-    results = summarise(dataset, finished, BASELINE[dataset.task], test_fraction=plan.test_fraction)
-    results["data"]["notes"] += notes
-    store.finish(results)
-    write_report(folder / "report.html", results, finished)
-    if not interrupted:
-        best = ranked(results["losses"], MAIN_METRIC[dataset.task])[0]
-        bundle.save(_fit_best(dataset, preprocessor, names, best, plan.model), folder / "model")
-    return Comparison(results, tuple(failures), interrupted, folder)
+        for outcome in runs:  # noqa: UP028 - `yield from` would close them before `finally` does
+            yield outcome
+    except BrokenExecutor as error:
+        raise DataError(
+            "A process was killed, most often for want of memory. What had finished is kept: go on by --resume with "
+            "fewer --jobs."
+        ) from error
+    finally:
+        # Left off half-way, joblib warns that it cancels the other runs, which is what is wanted.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            runs.close()
 
 
 def _tasks(
@@ -159,12 +206,11 @@ def _tasks(
         yield split, loss
 
 
-def _attempt(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord | Failure:
-    """Return the run's record, or why it failed: one loss that breaks must not take the others with it."""
-    try:
-        return train_and_test(split, names, loss, settings)
-    except (ValueError, RuntimeError, ArithmeticError) as error:
-        return Failure(loss, split.seed, f"{loss}, split {split.seed}: {type(error).__name__}: {error}")
+def _best(results: Results) -> str:
+    """Return the best loss of those that have finished every split."""
+    cut_short = unfinished(results)
+    whole = {loss: reached for loss, reached in results["losses"].items() if loss not in cut_short}
+    return ranked(whole, results["main_metric"])[0]
 
 
 def _fit_best(
@@ -173,5 +219,8 @@ def _fit_best(
     """Fit the preprocessing and the model with this loss on all rows, thinned where the data set asks for it."""
     rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
     features = preprocessor.fit_transform(dataset.features.iloc[rows])
-    model = settings.classifier(loss, names.task, 0).fit(features, as_given(dataset.target[rows], names.task))
+    try:
+        model = settings.classifier(loss, names.task, 0).fit(features, as_given(dataset.target[rows], names.task))
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        raise DataError(f"Results are written, but {loss} cannot be trained on all rows: {error}") from error
     return bundle.Bundle(preprocessor, model, names)

@@ -14,7 +14,7 @@ from sklearn.compose import ColumnTransformer
 
 from equilog.compare.dataset import Dataset
 from equilog.compare.metrics import class_records, evaluate, reliability
-from equilog.compare.records import RunRecord
+from equilog.compare.records import Curve, RunRecord
 from equilog.compare.splits import split_rows
 from equilog.registry import Task
 from equilog.sklearn import LogBalancedClassifier
@@ -48,6 +48,15 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A run that could not be finished."""
+
+    loss: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class TargetNames:
     """What the columns of the targets are called."""
 
@@ -69,11 +78,19 @@ def prepare(dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: fl
     )
 
 
+def attempt(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord | Failure:
+    """Return the run's record, or why it failed: one loss that breaks must not take the others with it."""
+    try:
+        return train_and_test(split, names, loss, settings)
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        return Failure(loss, split.seed, f"{loss}, split {split.seed}: {error}")
+
+
 def train_and_test(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord:
     """Train one loss on a split, test it, and return its record."""
     start = time.perf_counter()
     # One thread a run: the runs themselves are what is spread over the processors.
-    with _one_thread():
+    with one_thread():
         model = settings.classifier(loss, names.task, split.seed)
         model.fit(split.train_features, as_given(split.train_target, names.task))
         predicted, posterior = judged(model, split.test_features, names)
@@ -85,11 +102,7 @@ def train_and_test(split: Split, names: TargetNames, loss: str, settings: ModelS
             names.task, split.train_target, split.test_target, predicted, names.targets, names.classes
         ),
         "reliability": reliability(names.task, split.test_target, predicted, posterior),
-        "curve": {
-            "train_loss": model.history_["train_loss"],
-            "valid_loss": model.history_["valid_loss"],
-            "valid_score": model.history_["valid_score"],
-        },
+        "curve": _curve(model.history_),
         "seconds": time.perf_counter() - start,
     }
 
@@ -123,8 +136,20 @@ def all_classes(
     return whole
 
 
+def _curve(history: dict[str, list[float]]) -> Curve:
+    """Return the history up to where the loss overflowed, if it did: the model is that of the best epoch before."""
+    losses = [history["train_loss"], history["valid_loss"]]
+    epochs = min((epoch for loss in losses for epoch in np.flatnonzero(~np.isfinite(loss))), default=None)
+    return {
+        "train_loss": history["train_loss"][:epochs],
+        "valid_loss": history["valid_loss"][:epochs],
+        "valid_score": history["valid_score"][:epochs],
+    }
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Compute on one thread; networks this small gain nothing from more, and their last digits depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -8,6 +8,7 @@ results.json, report.html, model/
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,12 +32,18 @@ class Store:
     def start(cls, folder: Path, settings: Mapping[str, Any], *, resume: bool) -> "Store":
         """Return the store of a new comparison, or with `resume` of the one the folder holds.
 
+        Args:
+            folder: where the comparison is, or will be.
+            settings: all that the runs depend on, in what JSON can hold; "fingerprint" is that of the data.
+            resume: whether to go on with the comparison that is there.
+
         Raises:
             DataError: the folder holds another comparison, or none to resume, or cannot be written.
         """
         store = cls(folder)
         if resume:
             store._require_same(settings)
+            store._end_torn_line()
         elif store._settings.exists():
             raise DataError(f"{folder} holds a comparison already. Go on with it by --resume, or choose another --out.")
         elif folder.exists() and not folder.is_dir():
@@ -46,31 +53,34 @@ class Store:
         return store
 
     def runs(self) -> list[RunRecord]:
-        """Return the finished runs. A line cut short by a crash counts as not run."""
+        """Return the finished runs by seed and loss, in whatever order they finished."""
         if not self._runs.exists():
             return []
-        records = []
-        for line in self._runs.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(cast(RunRecord, json.loads(line)))
-            except json.JSONDecodeError:
-                continue
-        return records
+        records: dict[tuple[int, str], RunRecord] = {}
+        for line in self._runs.read_text(encoding="utf-8", errors="replace").splitlines():
+            # A line cut short by a crash counts as not run.
+            with suppress(json.JSONDecodeError):
+                record = cast(RunRecord, json.loads(line))
+                records[record["seed"], record["loss"]] = record
+        return [records[key] for key in sorted(records)]
 
     def add(self, record: RunRecord) -> None:
-        """Append a finished run."""
-        line = json.dumps(record, allow_nan=False)
-        # A line cut short by a crash is ended first, or it would swallow this one.
-        torn = self._runs.exists() and not self._runs.read_bytes().endswith(b"\n") and self._runs.stat().st_size
-        try:
-            with self._runs.open("a", encoding="utf-8") as file:
-                file.write(f"\n{line}\n" if torn else f"{line}\n")
-        except OSError as error:
-            raise cannot_write(self._runs, error) from error
+        """Append a finished run.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        self._append(json.dumps(record, allow_nan=False))
 
     def finish(self, results: Results) -> Path:
         """Write results.json and return its path."""
         return self._write(self.folder / "results.json", results)
+
+    def discard(self) -> None:
+        """Take back a comparison without a finished run, so that its folder is free for another."""
+        self._settings.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     @property
     def _settings(self) -> Path:
@@ -81,16 +91,36 @@ class Store:
         return self.folder / "runs.jsonl"
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
-        if not self._settings.exists():
-            raise DataError(f"{self.folder} holds no comparison to resume. Leave --resume out to start one.")
-        earlier = json.loads(self._settings.read_text(encoding="utf-8"))
-        changed = [name for name, value in json.loads(json.dumps(settings)).items() if earlier.get(name) != value]
+        try:
+            earlier = json.loads(self._settings.read_text(encoding="utf-8"))
+            was = {name: earlier.get(name) for name in settings}
+        except FileNotFoundError as error:
+            raise DataError(f"{self.folder} holds no comparison to resume. Leave --resume out to start one.") from error
+        except (OSError, ValueError, AttributeError) as error:
+            raise DataError(f"{self._settings} cannot be read ({error}). Start again with another --out.") from error
+        now = json.loads(json.dumps(settings))
+        changed = [
+            "the data are not the same" if name == "fingerprint" else f"{name} was {was[name]} and is now {now[name]}"
+            for name in now
+            if was[name] != now[name]
+        ]
         if changed:
-            told = "; ".join(f"{name} was {earlier.get(name)}, now {settings[name]}" for name in changed)
             raise DataError(
-                f"The comparison in {self.folder} was started otherwise: {told}. Resume with the same data and "
-                "options, or choose another --out."
+                f"The comparison in {self.folder} was started otherwise: {'; '.join(changed)}. Resume with the same "
+                "data and options, or choose another --out."
             )
+
+    def _end_torn_line(self) -> None:
+        """End a line cut short by a crash, or it would swallow the next run."""
+        if self._runs.exists() and not self._runs.read_bytes().endswith(b"\n"):
+            self._append("")
+
+    def _append(self, line: str) -> None:
+        try:
+            with self._runs.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            raise cannot_write(self._runs, error) from error
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> Path:
         with replacing(path) as new:
@@ -102,5 +132,7 @@ def fingerprint(dataset: Dataset) -> str:
     """Return a digest of the features and targets, by which a resumed comparison knows its data again."""
     digest = hashlib.sha256(np.ascontiguousarray(dataset.target).tobytes())
     digest.update(pd.util.hash_pandas_object(dataset.features, index=False).to_numpy().tobytes())
-    digest.update(repr((tuple(dataset.features.columns), dataset.class_names, dataset.imbalance)).encode())
+    columns = tuple(dataset.features.columns)
+    named = (columns, dataset.task, dataset.target_names, dataset.class_names, dataset.imbalance)
+    digest.update(repr(named).encode())
     return digest.hexdigest()[:16]
