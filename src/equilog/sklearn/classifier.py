@@ -328,9 +328,15 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     def _seed(self) -> int:
         return int(self._random.randint(2**31 - 1))
 
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self._seed())
+
     @contextmanager
-    def _own_generator(self) -> Iterator[None]:
-        """Draw from torch's generators by this estimator's seed, and leave them as they were."""
+    def _dropout_generator(self) -> Iterator[None]:
+        """Drop by this estimator's seed: dropout knows only torch's own generators, which are left as they were."""
+        if not self.dropout:
+            yield
+            return
         with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
             torch.manual_seed(self._seed())
             yield
@@ -340,8 +346,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         self._counts = counts
         widths = self._targets.widths
         self.loss_, criteria = criteria_for(self.loss, self.task_, counts)
-        with self._own_generator():
-            network = perceptron(self.n_features_in_, self.hidden_units, sum(widths), self.dropout)
+        network = perceptron(self.n_features_in_, self.hidden_units, sum(widths), self.dropout, self._generator())
         callbacks: list[tuple[str, Any]] = [("valid_score", ValidationScore())]
         if self.early_stopping:
             callbacks.append(
@@ -363,9 +368,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         return {"network": self.net_.module_, "loss": self.net_.criterion_}
 
     def _train(self, rows: Rows, held_out: Rows | None, epochs: int) -> Self:
-        order = torch.Generator().manual_seed(self._seed())
-        with self._own_generator():
-            trained = self.net_.train(replace(rows, order=order), held_out, epochs)
+        with self._dropout_generator():
+            trained = self.net_.train(replace(rows, order=self._generator()), held_out, epochs)
         for name, values in self.history_.items():
             values += [float(epoch[name]) for epoch in trained if name in epoch]
         self.n_iter_ += len(trained)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,14 +20,24 @@ Batch = tuple[Tensor, tuple[Tensor, Tensor]]
 """Features (B, d), and encoded targets (B, ...) with weights (B,)."""
 
 
-def perceptron(n_features: int, hidden_units: Sequence[int], n_outputs: int, dropout: float) -> nn.Sequential:
-    """Return linear layers with ReLU and dropout between them; a linear model where there are no hidden units."""
+def perceptron(
+    n_features: int, hidden_units: Sequence[int], n_outputs: int, dropout: float, generator: torch.Generator
+) -> nn.Sequential:
+    """Return linear layers with ReLU and dropout between them; a linear model where there are no hidden units.
+
+    Weights and biases are uniform within ±1/√inputs, as torch has them, but drawn from a generator of their own: that
+    of the process is shared by the threads that joblib may fit in.
+    """
+    widths = [n_features, *hidden_units, n_outputs]
     layers: list[nn.Module] = []
-    width = n_features
-    for units in hidden_units:
-        layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)]
-        width = units
-    return nn.Sequential(*layers, nn.Linear(width, n_outputs))
+    for inputs, outputs in pairwise(widths):
+        if layers:
+            layers += [nn.ReLU(), nn.Dropout(dropout)]
+        linear = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+        for parameter in linear.parameters():
+            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
+        layers.append(linear)
+    return nn.Sequential(*layers)
 
 
 @dataclass(frozen=True)
