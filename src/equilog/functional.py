@@ -242,7 +242,7 @@ def balanced_part(
         z = z + prior_strength * prior.log()
     compensated = sets.probs is not None and isinstance(grouping, ClassBalance) and compensation is not None
     return Part(
-        log_sums=grouping.log_threats(scale * z, sets).pooled(pools, sets.log_weight),
+        log_sums=grouping.log_threats(z if scale == 1.0 else scale * z, sets).pooled(pools, sets.log_weight),
         at_optimum=odds_at_optimum(sets, pools) if compensated else None,
         class_count=sets.class_count,
         pools=pools,

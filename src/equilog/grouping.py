@@ -67,6 +67,9 @@ class BlockBalance:
     name: str
     """The balance in words, by which masses of the same one are known."""
 
+    members: tuple[Tensor | slice, ...] = ()
+    """The classes of each block, () where every block is one class."""
+
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
         if sets.labels is not None:
@@ -76,19 +79,20 @@ class BlockBalance:
         assert sets.probs is not None
         threatened = self._log_total(weighted_log(-z, sets.probs))
         between = threatened[:, :, None] + self._log_total(z)[:, None, :]
-        odds_inside = log_odds_against_each(z, self._own_log_total)
-        inside = self._log_total(weighted_log(odds_inside, sets.probs))
         same = torch.eye(self.count, dtype=torch.bool, device=z.device)
+        inside = self._log_inside(z, sets.probs)
         return LogThreats(torch.where(same, inside[:, :, None], between).flatten(1), None, 1)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of class j for every pair (j, k); blocks of one class only."""
         return weight[:, None].expand(self.count, self.count).reshape(-1)
 
-    def _own_log_total(self, values: Tensor) -> Tensor:
-        """(n, C) -> (n, C), or (n, 1) where there is one block: each class's block's log-sum-exp."""
-        total = self._log_total(values)
-        return total if self.count == 1 else total[:, self.block]
+    def _log_inside(self, z: Tensor, probs: Tensor) -> Tensor:
+        """(n, C) -> (n, B): log of the threats between the classes of each block."""
+        if not self.members:
+            return torch.full_like(z, -torch.inf)
+        inside = [weighted_log(log_odds_against_each(z[:, own]), probs[:, own]) for own in self.members]
+        return torch.cat([log_sum_exp(threats) for threats in inside], 1)
 
     def _log_total(self, values: Tensor) -> Tensor:
         """(n, C) -> (n, B): log-sum-exp over the classes of each block."""
@@ -108,7 +112,8 @@ def as_grouping(where: str, balance: str | Tensor | Grouping, classes: int, devi
     if isinstance(balance, ClassBalance):
         return balance
     if isinstance(balance, BlockBalance):
-        return replace(balance, block=balance.block.to(device))
+        members = tuple(own if isinstance(own, slice) else own.to(device) for own in balance.members)
+        return replace(balance, block=balance.block.to(device), members=members)
     if isinstance(balance, Tensor):
         if balance.is_floating_point() or balance.shape != (classes,):
             raise ValueError(
@@ -119,11 +124,12 @@ def as_grouping(where: str, balance: str | Tensor | Grouping, classes: int, devi
         order = torch.arange(classes, device=device)
         if len(ids) == classes:
             return BlockBalance(order, classes, "pair")
-        return BlockBalance(block, len(ids), f"blocks {block.tolist()}")
+        members = tuple((block == number).nonzero().squeeze(1) for number in range(len(ids)))
+        return BlockBalance(block, len(ids), f"blocks {block.tolist()}", members)
     if balance == "class":
         return ClassBalance(classes)
     if balance == "pair":
         return BlockBalance(torch.arange(classes, device=device), classes, "pair")
     if balance == "none":
-        return BlockBalance(torch.zeros(classes, dtype=torch.int64, device=device), 1, "none")
+        return BlockBalance(torch.zeros(classes, dtype=torch.int64, device=device), 1, "none", (slice(None),))
     raise ValueError(f'{where}: balance must be "class", "pair", "none" or a ({classes},) tensor; got {balance!r}.')

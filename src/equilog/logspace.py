@@ -12,22 +12,23 @@ def log_sum_exp(values: Tensor, dim: int = -1) -> Tensor:
     """Return log sum exp over `dim`, kept as size 1."""
     if values.shape[dim] == 0:
         return values.sum(dim, keepdim=True) - torch.inf
-    peak = _usable(values.detach().amax(dim, keepdim=True))
-    return _finish((values - peak).exp().sum(dim, keepdim=True), peak)
+    peak = usable_peak(values.detach().amax(dim, keepdim=True))
+    return log_of_sum((values - peak).exp_().sum(dim, keepdim=True)) + peak
 
 
 def log_sum_exp_by(values: Tensor, ids: Tensor, count: int) -> Tensor:
     """Return the log sum exp (count, K) of the rows of values (n, K) that share an id (n,) in 0..count-1."""
     peak = values.new_full((count, values.shape[1]), -torch.inf)
-    peak = _usable(peak.scatter_reduce(0, ids[:, None].expand_as(values), values.detach(), "amax"))
-    return _finish(torch.zeros_like(peak).index_add(0, ids, (values - peak[ids]).exp()), peak)
+    peak = usable_peak(peak.scatter_reduce(0, ids[:, None].expand_as(values), values.detach(), "amax"))
+    return log_of_sum(torch.zeros_like(peak).index_add(0, ids, (values - peak[ids]).exp_())) + peak
 
 
-def _usable(peak: Tensor) -> Tensor:
+def usable_peak(peak: Tensor) -> Tensor:
     """Keep what can be subtracted; infinities and NaN then go their own way through exp."""
     return torch.where(peak.isfinite(), peak, 0.0)
 
 
-def _finish(total: Tensor, peak: Tensor) -> Tensor:
+def log_of_sum(total: Tensor) -> Tensor:
+    """Return the log of a sum of exponentials, minus infinity with gradient 0 where it is 0."""
     empty = total == 0
-    return torch.where(empty, -torch.inf, torch.where(empty, 1.0, total).log() + peak)
+    return torch.where(empty, -torch.inf, torch.where(empty, 1.0, total).log())
