@@ -3,8 +3,8 @@
     python examples/make_tickets.py tickets.csv
     equilog compare tickets.csv --target team
 
-It has what real tables have: free text, categories, a date, numbers, missing cells, an identifier and a constant column.
-The words of a team's tickets overlap with those of the others, so that no model can be always right.
+It has what real tables have: free text, categories, a date, numbers, missing cells, an identifier and a constant
+column. The words of a team's tickets overlap with those of the others, so that no model can be always right.
 """
 
 import sys
@@ -21,7 +21,7 @@ WORDS = {
     "refund": "refund money back charge cancel amount order twice",
     "legal": "contract privacy data lawyer terms delete refund notice",
 }
-COMMON = "please help me with the my i cannot since today again thanks it is not".split()
+COMMON = "please help me with the my i cannot since today again thanks it is not"
 
 
 def tickets(rows: int, seed: int = 0) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def tickets(rows: int, seed: int = 0) -> pd.DataFrame:
     def text(name: str) -> str:
         told = rng.choice(WORDS[name].split(), rng.integers(0, 4))
         stray = rng.choice(" ".join(WORDS.values()).split(), rng.integers(0, 3))
-        words = np.concatenate([told, stray, rng.choice(COMMON, rng.integers(2, 6))])
+        words = np.concatenate([told, stray, rng.choice(COMMON.split(), rng.integers(2, 6))])
         return " ".join(rng.permutation(words))
 
     premium = rng.random(rows) < np.where(team == "legal", 0.6, 0.2)
