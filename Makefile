@@ -1,5 +1,5 @@
 # make demo   see what the losses do on real data       make test   run the tests
-# Both build .venv first; after that they start at once.
+# Both build .venv first; after that they start at once. ARGS goes to the command: make demo ARGS="yeast --seeds 3".
 
 PYTHON ?= python3
 VENV   := .venv
@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@$(BIN)/equilog compare digits-lt $(ARGS)
+	@$(BIN)/equilog compare $(or $(ARGS),digits-lt --seeds 10)
 
 test: install
 	@$(BIN)/python -m pytest -q $(ARGS)
