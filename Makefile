@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS := dev,docs
 READY  := $(VENV)/.ready
+JOBS   ?= auto
 
 # PyTorch's own index has the CPU build, a tenth of the size of the default one on Linux. A machine whose pip
 # is set up with wheels of its own (find-links) is left alone.
@@ -27,7 +28,7 @@ demo: install
 	@$(BIN)/equilog compare $(or $(ARGS),digits-lt --seeds 10)
 
 test: install
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
 
 lint: install
 	@$(BIN)/ruff check .
