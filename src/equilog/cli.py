@@ -1,4 +1,4 @@
-"""The command line: equilog compare, equilog predict."""
+"""The command line: equilog compare, equilog predict, equilog verify."""
 
 import sys
 from collections.abc import Sequence
@@ -32,6 +32,7 @@ try:
     from equilog.compare.tables import read_features
     from equilog.compare.terminal import print_results
     from equilog.registry import LOSSES
+    from equilog.verify import main as run_checks
 except ModuleNotFoundError as error:
     sys.exit(f"{MISSING} ({error.name} is not installed)")
 
@@ -161,6 +162,23 @@ def predict(
     with replacing(out_file) as new:
         predictions.to_csv(new, index=False)
     err.print(Text(f"Written to {out_file}: {len(predictions)} rows"), soft_wrap=True)
+
+
+@app.command()
+def verify(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    figures: Annotated[Path | None, typer.Option(help="Folder for one SVG per claim worth seeing.")] = None,
+) -> None:
+    """Compute every claim about the losses anew and compare it with what it must be; exit status 1 if one fails."""
+    try:
+        status = run_checks(json, figures)
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"--figures needs {error.name}, which is not installed: pip install 'equilog[figures]'"
+        ) from error
+    except OSError as error:
+        raise DataError(f"--figures: cannot write {error.filename or figures}: {error.strerror}") from error
+    raise typer.Exit(status)
 
 
 def _print_names() -> None:
