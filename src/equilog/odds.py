@@ -33,7 +33,7 @@ def log_odds_against_each(z: Tensor) -> Tensor:
     rest = others.sum(1, keepdim=True)
     total = (rest + own.exp()).clamp(min=1.0)
     against_top = torch.where(own == -torch.inf, 0.0, log_of_sum(rest))
-    return (total - others).log().scatter_(1, top, against_top) - shifted
+    return (total - others).log().scatter(1, top, against_top) - shifted
 
 
 def weighted_log(log_terms: Tensor, target: Tensor) -> Tensor:
