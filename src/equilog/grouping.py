@@ -73,9 +73,13 @@ class BlockBalance:
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
         if sets.labels is not None:
+            if self.count == 1:
+                return LogThreats(log_odds_against_label(z, sets.labels)[:, None], None, 1)
             index = sets.labels[:, None]
-            threats = self._log_total(z.scatter(1, index, -torch.inf)) - z.gather(1, index)
-            return LogThreats(threats, None if self.count == 1 else self.block[sets.labels], self.count)
+            own = z.gather(1, index)
+            threats = self._log_total((z - own).scatter(1, index, -torch.inf))
+            threats = torch.where(own == -torch.inf, torch.inf, threats)
+            return LogThreats(threats, self.block[sets.labels], self.count)
         assert sets.probs is not None
         threatened = self._log_total(weighted_log(-z, sets.probs))
         between = threatened[:, :, None] + self._log_total(z)[:, None, :]
