@@ -27,7 +27,6 @@ try:
     from equilog.compare.errors import DataError
     from equilog.compare.files import replacing
     from equilog.compare.named import NAMED, load
-    from equilog.compare.records import RunRecord
     from equilog.compare.run import Failure, ModelSettings
     from equilog.compare.tables import read_features
     from equilog.compare.terminal import print_results
@@ -126,9 +125,9 @@ def compare(
         progress.update(bar, total=total, completed=done)
         progress.start_task(bar)
 
-    def advanced(outcome: RunRecord | Failure) -> None:
-        if isinstance(outcome, Failure):
-            progress.console.print(Text(f"failed: {_plain(outcome.reason)}", style="red"), soft_wrap=True)
+    def advanced(failure: Failure | None) -> None:
+        if failure is not None:
+            progress.console.print(Text(f"failed: {_plain(failure.reason)}", style="red"), soft_wrap=True)
         progress.advance(bar)
 
     with progress:
@@ -136,8 +135,8 @@ def compare(
             dataset, plan, folder, jobs=jobs, resume=resume, started=started, advanced=advanced
         )
     print_results(out, comparison.results)
-    written = "results.json, report.html" if comparison.interrupted else "results.json, report.html, model/"
-    out.print(Text(f"Written to {comparison.folder}: {written}"), soft_wrap=True)
+    written = ["results.json", "report.html", *(["model/"] if comparison.model else [])]
+    out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
     if comparison.interrupted:
         err.print(Text("interrupted; the same command with --resume goes on from here", style="yellow"))
         raise typer.Exit(130)

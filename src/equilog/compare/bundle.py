@@ -74,8 +74,8 @@ class Bundle:
         return pd.DataFrame(dict(enumerate(values)), index=features.index).set_axis(list(names), axis=1)
 
 
-def save(bundle: Bundle, folder: Path) -> None:
-    """Write the model folder, whole or not at all, in place of an earlier one.
+def save(bundle: Bundle, folder: Path) -> Path:
+    """Write the model folder, whole or not at all, in place of an earlier one, and return it.
 
     Raises:
         DataError: the folder cannot be written, or holds something else.
@@ -99,6 +99,7 @@ def save(bundle: Bundle, folder: Path) -> None:
         (new / DESCRIPTION).write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
         save_file(tensors, new / "weights.safetensors")
         skops.io.dump(bundle.preprocessor, new / "preprocessor.skops")
+    return folder
 
 
 def load(folder: Path) -> Bundle:

@@ -19,6 +19,7 @@ from equilog.compare.ranking import ranked, unfinished
 from equilog.compare.records import Results, RunRecord
 from equilog.compare.report import write_report
 from equilog.compare.run import (
+    OVERCOME,
     Failure,
     ModelSettings,
     Split,
@@ -61,6 +62,8 @@ class Comparison:
     failures: tuple[Failure, ...]
     interrupted: bool
     folder: Path
+    model: Path | None
+    """Where the best model was saved; None where interrupted, or where training it on all rows failed."""
 
 
 def chosen_losses(task: Task, names: Sequence[str]) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ def compare(
     jobs: int = -1,
     resume: bool = False,
     started: Callable[[int, int, Sequence[str]], object] | None = None,
-    advanced: Callable[[RunRecord | Failure], object] | None = None,
+    advanced: Callable[[Failure | None], object] | None = None,
 ) -> Comparison:
     """Train and test every loss on every split, and write results.json, report.html and model/ to `folder`.
 
@@ -102,8 +105,8 @@ def compare(
         folder: where to write; must not hold another comparison.
         jobs: processes; -1 is one a processor.
         resume: go on with the comparison that `folder` holds, under the same plan; seeds and losses may be added.
-        started: told once how many runs there are in all, how many are done, and notes on the columns.
-        advanced: told of every run as it ends.
+        started: told once how many trainings there are in all, how many are done, and notes on the columns.
+        advanced: told at the end of each training why it failed, or None. The last one is that of the model.
 
     Raises:
         DataError: the data cannot be split, the plan cannot be trained, the folder cannot be used, every run failed,
@@ -124,20 +127,27 @@ def compare(
     done = {(run["loss"], run["seed"]) for run in store.runs()}
     wanted = [(loss, seed) for seed in range(plan.seeds) for loss in plan.losses if (loss, seed) not in done]
     if started is not None:
-        started(len(wanted) + len(done), len(done), [*dataset.notes, *notes])
+        started(len(wanted) + len(done) + 1, len(done), [*dataset.notes, *notes])
 
     names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
-    failures = []
+    failures: list[Failure] = []
     interrupted = False
+    saved = None
+
+    def ended(failure: Failure | None = None) -> None:
+        if failure is not None:
+            failures.append(failure)
+        if advanced is not None:
+            advanced(failure)
+
     with one_thread():
         try:
             for outcome in _outcomes(dataset, preprocessor, names, plan, wanted, jobs):
                 if isinstance(outcome, Failure):
-                    failures.append(outcome)
+                    ended(outcome)
                 else:
                     store.add(outcome)
-                if advanced is not None:
-                    advanced(outcome)
+                    ended()
         except KeyboardInterrupt:
             interrupted = True
         finished = store.runs()
@@ -151,8 +161,15 @@ def compare(
         store.finish(results)
         write_report(folder / "report.html", results, finished)
         if not interrupted:
-            bundle.save(_fit_best(dataset, preprocessor, names, _best(results), plan.model), folder / "model")
-    return Comparison(results, tuple(failures), interrupted, folder)
+            best = _best(results)
+            try:
+                model = _fit(dataset, preprocessor, names, best, plan.model)
+            except OVERCOME as error:
+                ended(Failure(best, f"{best}, all rows: {error}"))
+            else:
+                saved = bundle.save(model, folder / "model")
+                ended()
+    return Comparison(results, tuple(failures), interrupted, folder, saved)
 
 
 def _check(plan: Plan, jobs: int) -> None:
@@ -213,14 +230,11 @@ def _best(results: Results) -> str:
     return ranked(whole, results["main_metric"])[0]
 
 
-def _fit_best(
+def _fit(
     dataset: Dataset, preprocessor: ColumnTransformer, names: TargetNames, loss: str, settings: ModelSettings
 ) -> bundle.Bundle:
     """Fit the preprocessing and the model with this loss on all rows, thinned where the data set asks for it."""
     rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
     features = preprocessor.fit_transform(dataset.features.iloc[rows])
-    try:
-        model = settings.classifier(loss, names.task, 0).fit(features, as_given(dataset.target[rows], names.task))
-    except (ValueError, RuntimeError, ArithmeticError) as error:
-        raise DataError(f"Results are written, but {loss} cannot be trained on all rows: {error}") from error
+    model = settings.classifier(loss, names.task, 0).fit(features, as_given(dataset.target[rows], names.task))
     return bundle.Bundle(preprocessor, model, names)

@@ -47,12 +47,15 @@ class Split:
     test_target: NDArray[Any]
 
 
+OVERCOME = (ValueError, RuntimeError, ArithmeticError, MemoryError)
+"""What a training may raise without taking the others with it."""
+
+
 @dataclass(frozen=True)
 class Failure:
-    """A run that could not be finished."""
+    """A training that could not be finished."""
 
     loss: str
-    seed: int
     reason: str
 
 
@@ -82,8 +85,8 @@ def attempt(split: Split, names: TargetNames, loss: str, settings: ModelSettings
     """Return the run's record, or why it failed: one loss that breaks must not take the others with it."""
     try:
         return train_and_test(split, names, loss, settings)
-    except (ValueError, RuntimeError, ArithmeticError) as error:
-        return Failure(loss, split.seed, f"{loss}, split {split.seed}: {error}")
+    except OVERCOME as error:
+        return Failure(loss, f"{loss}, split {split.seed}: {error}")
 
 
 def train_and_test(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord:

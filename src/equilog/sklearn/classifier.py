@@ -241,7 +241,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             "temperature": self.temperature_,
             "n_features": self.n_features_in_,
             "feature_names": list(getattr(self, "feature_names_in_", [])),
-            "history": self.history_,
+            # JSON has no number for an epoch that overflowed.
+            "history": {k: [v if np.isfinite(v) else None for v in values] for k, values in self.history_.items()},
         }
         tensors = {
             f"{part}.{name}": tensor.detach().cpu().clone()
@@ -267,7 +268,9 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
                 {key.removeprefix(f"{part}."): t for key, t in tensors.items() if key.startswith(f"{part}.")}
             )
         model.temperature_ = config["temperature"]
-        model.history_ = {name: list(values) for name, values in config["history"].items()}
+        model.history_ = {
+            name: [np.nan if value is None else value for value in values] for name, values in config["history"].items()
+        }
         model.n_iter_ = len(model.history_["train_loss"])
         return model
 
