@@ -21,6 +21,10 @@ from equilog.grouping import LogThreats
 from equilog.mass import log_one_plus
 from equilog.pooling import as_pools
 
+_QUANTILES = 64
+_SETS_DRAWN = 2**20
+"""As many sets are drawn in all, which takes a moment and some megabytes; large pools vary little, and need few."""
+
 
 def probabilities(
     logits: Tensor,
@@ -107,15 +111,21 @@ def label_posterior_scores(logits: Tensor, log_others: Tensor) -> Tensor:
     return 2.0 * logits + kept_no - kept_yes
 
 
-def draw_pools(threats: LogThreats, log_weight: Tensor, sets: int, draws: int = 64) -> Tensor:
-    """Return log O (draws, G) of random pools of that many sets, with a generator of its own (seed 0)."""
+def draw_pools(threats: LogThreats, log_weight: Tensor, sets: int) -> Tensor:
+    """Return log O (K, G) of random pools of that many sets: K quantiles for each group, each as likely as the others.
+
+    Thousands of pools are drawn, since a rare class is in few of them; their quantiles say the same in less space. The
+    generator is one of its own (seed 0).
+    """
     if sets < 1 or len(log_weight) == 0:
         return threats.values.new_full((1, threats.slots * threats.values.shape[1]), -math.inf)
+    each = min(max(_SETS_DRAWN // (sets * _QUANTILES), 1), 64)
     generator = torch.Generator().manual_seed(0)
-    index = torch.randint(len(log_weight), (draws * sets,), generator=generator).to(log_weight.device)
+    index = torch.randint(len(log_weight), (_QUANTILES * each * sets,), generator=generator).to(log_weight.device)
     slot = None if threats.slot is None else threats.slot[index]
     pools = as_pools("draw_pools", sets, index.shape, index.device)
-    return LogThreats(threats.values[index], slot, threats.slots).pooled(pools, log_weight[index])
+    drawn = LogThreats(threats.values[index], slot, threats.slots).pooled(pools, log_weight[index])
+    return drawn.sort(0).values[each // 2 :: each]
 
 
 def classes_last(logits: Tensor) -> Tensor:

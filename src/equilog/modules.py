@@ -288,18 +288,22 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             self.class_count += step.class_count
 
     def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
-        """Return scores of the logits' shape: the bare logits times the link, or with prior and class mass put back."""
+        """Return scores of the logits' shape, as the loss decides or with prior and class mass put back.
+
+        Balanced scores are the bare logits, times the link. Where the classes overlap, though, prior and class mass
+        balance both, which is too much. So where `observe` has told what the class mass does (class balance, index
+        targets), the balanced scores of a loss with a prior are the posterior's with just the prior taken off.
+        """
         check_kind(type(self).__name__, kind)
         rows = self.scale * as_compute_dtype(classes_last(logits))
-        if kind == "balanced":
-            return classes_second(self._balanced_link() * rows, logits)
         prior = self._current_prior(rows.shape[-1])
-        if prior is not None:
-            rows = rows + self.scale * self.prior_strength * prior.to(rows).log()
-        log_prob = rows.log_softmax(-1)
-        if self.log_others.numel() == 0:
-            return classes_second(self._balanced_link() * log_prob, logits)
-        return classes_second(posterior_scores(log_prob, self.log_others), logits)
+        observed = self.log_others.numel() > 0
+        if kind == "balanced" and (prior is None or not observed):
+            return classes_second(self._balanced_link() * rows, logits)
+        log_prior = 0.0 if prior is None else self.prior_strength * prior.to(rows).log()
+        log_prob = (rows + self.scale * log_prior).log_softmax(-1)
+        scores = posterior_scores(log_prob, self.log_others) if observed else self._balanced_link() * log_prob
+        return classes_second(scores - log_prior if kind == "balanced" else scores, logits)
 
     @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> None:
