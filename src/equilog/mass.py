@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional as F
 
 from equilog.targets import reads_values
 
@@ -149,7 +150,8 @@ def precise(device: torch.device) -> torch.dtype:
 
 def log_one_plus(log_sums: Tensor) -> Tensor:
     """Return log(1 + exp(log_sums)), with all its digits at both ends."""
-    return torch.logaddexp(log_sums, torch.zeros_like(log_sums))
+    # Above 40 the 1 is less than the last digit of a float64. (logaddexp has NaN for a second derivative below -700.)
+    return F.softplus(log_sums, threshold=40.0)
 
 
 def share_of(log_sums: Tensor, total: Tensor, factor: Tensor | float) -> Tensor:
