@@ -119,3 +119,29 @@ def one_column(
         ]
         curve.append([*(-each.mean() for each in log_prob), model.score(pixels[valid], codes[valid])])
     return model.predict_proba(unseen), curve
+
+
+@pytest.fixture(scope="session")
+def kinds() -> dict[str, Dataset]:
+    """Three hundred digits with each kind of target: one column, two, labels, distributions."""
+    return {kind: _digits_of(kind) for kind in ("multiclass", "columns", "multilabel", "soft")}
+
+
+def _digits_of(kind: str) -> Dataset:
+    task: Task = "multiclass" if kind == "columns" else kind  # type: ignore[assignment]
+    pixels, target, _ = long_tailed_digits(task)
+    digits, parity = tuple("0123456789"), ("even", "odd")
+    names = {
+        "multiclass": {"digit": digits},
+        "columns": {"digit": digits, "parity": parity},
+        "multilabel": {"properties": ("odd", "large", "divisible by 3")},
+        "soft": {"digit": digits},
+    }[kind]
+    return Dataset(
+        name=f"{kind}.csv",
+        task=task,
+        features=pd.DataFrame(pixels[::2]).rename(columns="pixel {}".format),
+        target=target[::2, : len(names)] if task == "multiclass" else target[::2],
+        target_names=tuple(names),
+        class_names=tuple(names.values()),
+    )
