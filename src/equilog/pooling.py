@@ -47,7 +47,7 @@ class Pools:
     def _side_by_side(self, values: Tensor, size: int, padding: float) -> Tensor:
         """(n, K) -> (P, size, K), a short last pool filled up with the padding."""
         missing = self.count * size - values.shape[0]
-        if missing:
+        if torch.compiler.is_compiling() or missing:  # compiled, a question of the size would be asked anew for each
             values = F.pad(values, (0, 0, 0, missing), value=padding)
         return values.reshape(self.count, size, values.shape[1])
 
