@@ -11,7 +11,7 @@ from equilog.labels import Labels, as_labels
 from equilog.mass import ClassMass, Layout
 from equilog.part import Group, Part, whole_of
 from equilog.pooling import as_pools
-from equilog.targets import Sets, as_sets, class_vector
+from equilog.targets import Sets, as_sets, class_vector, known
 
 Balance = Literal["class", "pair", "none"]
 Compensation = Literal["weight", "offset"]
@@ -413,6 +413,8 @@ def side_weight(where: str, pos_weight: float | Tensor | None, labels: Labels) -
             f"{where}: pos_weight must be one number, since the positives of a pool share one log; got "
             f"{tuple(positives.shape)}. Use weight for a factor on each label."
         )
+    if known((positives >= 0).all()) is False:
+        raise ValueError(f"{where}: pos_weight must be 0 or more; got {positives.item()}.")
     return torch.stack((positives.reshape(()), torch.ones_like(positives.reshape(()))))
 
 

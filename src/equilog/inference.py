@@ -20,6 +20,7 @@ from equilog.criterion import Kind, check_kind
 from equilog.grouping import LogThreats
 from equilog.mass import log_one_plus
 from equilog.pooling import as_pools
+from equilog.targets import as_compute_dtype, class_vector
 
 _QUANTILES = 64
 _SETS_DRAWN = 2**20
@@ -57,10 +58,10 @@ def probabilities(
         kind: "balanced" or "posterior".
 
     Returns:
-        Probabilities of the shape of `logits`, summing to 1 over the classes.
+        Probabilities of the shape of `logits`, summing to 1 over the classes; float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: kind, pool_size or temperature out of range.
+        TypeError, ValueError: kind, pool_size, temperature or prior of the wrong type, shape or range.
 
     Example:
         >>> logits = torch.tensor([0.5, -0.5])
@@ -74,9 +75,11 @@ def probabilities(
         raise ValueError(f"probabilities: pool_size must be at least 1, or None for unbounded; got {pool_size}.")
     if not temperature > 0:
         raise ValueError(f"probabilities: temperature must be positive; got {temperature}.")
-    rows = classes_last(logits)
+    rows = as_compute_dtype(classes_last(logits))
     if kind == "posterior" and prior is not None:
-        rows = rows + prior_strength * prior.to(rows).log()
+        like = rows.reshape(-1, rows.shape[-1])
+        prior = class_vector("probabilities", "prior", prior, like, positive=True, validate=False)
+        rows = rows + prior_strength * prior.log()
     scores = scale * rows
     if kind == "balanced" or log_class_mass is None:
         scores = (2.0 if pool_size is None else 2.0 - 1.0 / pool_size) * scores

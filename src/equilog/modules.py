@@ -14,6 +14,8 @@ from equilog.functional import (
     Compensation,
     Reduction,
     balanced_part,
+    check_reduction,
+    check_scale,
     group_weight,
     multilabel_part,
     side_weight,
@@ -62,6 +64,8 @@ class PooledCriterion(Criterion):
         super().__init__()
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"{type(self).__name__}: momentum must lie in [0, 1); got {momentum}.")
+        check_scale(type(self).__name__, scale)
+        check_reduction(type(self).__name__, reduction)
         self.pool = pool
         self.scale = scale
         self.momentum = momentum
