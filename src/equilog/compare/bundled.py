@@ -30,7 +30,7 @@ RATINGS = range(-4, 5)
 def digits() -> Dataset:
     """Handwritten digits of scikit-learn, rare from 0 to 9."""
     images = load_digits(as_frame=True)
-    return _long_tailed("digits-lt", images.data, images.target.rename("digit"), list("0123456789"), 20)
+    return _long_tailed("digits-lt", images.data, images.target.rename("digit"), list("0123456789"), 50)
 
 
 def fashion() -> Dataset:
