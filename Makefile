@@ -36,7 +36,7 @@ lint: install
 	@$(BIN)/mypy
 
 docs: install
-	@$(BIN)/mkdocs build --strict $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 lock: install
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze | grep -viE '^(equilog|pip|setuptools)=' | sed 's/+cpu$$//'; } > constraints.new

@@ -86,7 +86,7 @@ def closed_form_of_loss_one() -> Measured:
 
 @claim
 def closed_form_of_loss_one_is_found() -> Measured:
-    """A minimiser that starts at random finds the same answer."""
+    """A minimiser that starts at random finds the answer of the closed form."""
     target = random_probabilities(8, 4)
     found = (2 * soft_answer(article.loss_one, target)).softmax(1)
     return at_most(largest(found - (2 * scores(target, compensation=None)).softmax(1)), 1e-9)
@@ -108,37 +108,37 @@ def pairs_are_exact() -> Measured:
 
 @claim
 def a_single_log_is_exact() -> Measured:
-    """One log for all pairs together does."""
+    """One log for all pairs together answers them so."""
     return at_most(_miss(balance="none"), 1e-9)
 
 
 @claim
 def blocks_are_exact() -> Measured:
-    """One log per ordered pair of blocks of classes does."""
+    """One log per ordered pair of blocks of classes answers them so."""
     return at_most(_miss(balance=torch.tensor([0, 0, 1, 2])), 1e-9)
 
 
 @claim
 def rows_are_not_exact() -> Measured:
-    """Rows, one log per class, do not, for the transpose of a row is no row."""
+    """Rows, one log per class, do not: the transpose of a row is no row."""
     return at_least(_miss(compensation=None), 1e-2)
 
 
 @claim
 def weights_make_it_exact() -> Measured:
-    """One log per class with weights 1 + R_j does."""
+    """One log per class with weights in proportion to 1 + R_j answers soft targets with softmax(2s) = t."""
     return at_most(_miss(compensation="weight"), 1e-9)
 
 
 @claim
 def offsets_make_it_exact() -> Measured:
-    """One log per class with offsets max R - R_j does."""
+    """One log per class with offsets max R - R_j answers them so."""
     return at_most(_miss(compensation="offset"), 1e-9)
 
 
 @claim
 def pools_are_exact() -> Measured:
-    """So do pools of three sets, each compensated by itself."""
+    """So do pools of three sets, each weighted by itself."""
     return at_most(_miss(compensation="weight", pool=3), 1e-9)
 
 
@@ -153,7 +153,7 @@ def smallest_value_with_weights() -> Measured:
 
 @claim
 def smallest_value_with_offsets() -> Measured:
-    """With offsets it is C log(1 + max R)."""
+    """With offsets the smallest value is C log(1 + max R)."""
     target = random_probabilities(500, 6)
     return equal_to(
         minimum(target, compensation="offset").item(), 6 * math.log1p(_left_at_optimum(target).max().item()), 1e-9
@@ -176,7 +176,7 @@ def compensation_leaves_hard_targets_alone() -> Measured:
 
 @claim
 def compensation_leaves_two_classes_alone() -> Measured:
-    """With two classes and weights it is the multi-label loss of soft labels."""
+    """With two classes both compensated forms are the multi-label loss of soft labels."""
     logits, target = random_logits(200, 2), random_probabilities(200, 2)
     label = multilabel_cross_entropy(logits[:, 0] - logits[:, 1], target[:, 0], pool="batch")
     compensated = [log_balanced_cross_entropy(logits, target, compensation=form) for form in ("weight", "offset")]
@@ -195,7 +195,7 @@ def the_posterior_comes_back_from_one_pool() -> Measured:
 
 @claim
 def the_scores_of_one_pool_are_balanced() -> Measured:
-    """Without the class mass softmax(2s) is off it: the classes have been balanced."""
+    """Without the class mass softmax(2s) is not that frequency: the classes have been balanced."""
     answer = full_batch_answer()
     return at_least(largest(answer.bare - answer.posterior), 5e-2)
 
@@ -214,7 +214,7 @@ def the_posterior_comes_back_from_pools_of_two() -> Measured:
 
 @claim
 def the_posterior_comes_back_from_pools_of_three() -> Measured:
-    """Pools of 3: so it does."""
+    """Pools of 3: so it does, over 8,000 pools."""
     return at_most(_error(pooled_answer(3)), 1e-9)
 
 

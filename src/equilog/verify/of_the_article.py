@@ -41,7 +41,7 @@ def cross_entropy_is_the_log_of_a_product() -> Measured:
 
 @claim
 def the_product_cut_at_first_order_is_loss_one() -> Measured:
-    """Its product cut after the first order is loss-1; the difference is 0."""
+    """The product cut after its first order is loss-1; the difference is 0."""
     logits, target = random_logits(_SETS, _CLASSES), random_labels(_SETS, _CLASSES)
     cut = article.truncated(logits, target, 1)
     return at_most(largest(cut - article.loss_one(logits, target)), _ROUNDING * _SETS)
@@ -57,7 +57,7 @@ def the_product_uncut_is_cross_entropy() -> Measured:
 
 @claim
 def the_product_grows_order_by_order() -> Measured:
-    """In between, every order adds to the loss: the smallest step up from order 1 to 12 is positive."""
+    """Every order in between adds to the loss: the smallest step up from order 1 to 12 is positive."""
     return at_least(truncation(list(range(1, 13))).diff().min().item(), 1e-3)
 
 
@@ -95,7 +95,7 @@ def cross_entropy_grows_like_class_size() -> Measured:
 
 @claim
 def loss_one_grows_like_the_log_of_class_size() -> Measured:
-    """It costs loss-1 only the log of its size: ten times the sets add log 10."""
+    """Such a class costs loss-1 only the log of its size: ten times the sets add log 10."""
     cost = loss_by_class_size(article.loss_one, [10**4, 10**5])
     return equal_to(cost.diff().item(), math.log(10), 0.05)
 
@@ -134,7 +134,7 @@ def multilabel_loss_answers_soft_labels() -> Measured:
 
 @claim
 def multilabel_closed_form() -> Measured:
-    """That answer is the closed form: the gradient at x = logit(t) / 2 is 0."""
+    """The multi-label answer in closed form: the gradient at x = logit(t) / 2 is 0."""
     target = random_probabilities(1000, 2)[:, 0]
     gradient = torch.func.grad(lambda x: multilabel_cross_entropy(x, target))(multilabel_scores(target))
     return at_most(largest(gradient), _ROUNDING)
@@ -176,7 +176,7 @@ def loss_one_refuses_the_wrong_class() -> Measured:
 
 @claim
 def loss_three_accepts_the_wrong_class() -> Measured:
-    """For the same wrong answer loss-3 asks nothing."""
+    """For that wrong answer loss-3 asks nothing."""
     return at_most(article.loss_three(_WRONG, torch.tensor([0])).item(), 1e-9)
 
 
@@ -208,12 +208,12 @@ def _slope(sizes: list[int], values: Tensor) -> float:
 
 CHECKS = (
     cross_entropy_is_the_log_of_a_product,
-    one_set_is_cross_entropy,
     the_product_cut_at_first_order_is_loss_one,
     the_product_uncut_is_cross_entropy,
     the_product_grows_order_by_order,
     loss_one_of_hard_targets,
     loss_one_of_soft_targets,
+    one_set_is_cross_entropy,
     the_general_form_contains_loss_one,
     cross_entropy_grows_like_class_size,
     loss_one_grows_like_the_log_of_class_size,

@@ -1,0 +1,97 @@
+"""The documentation: it builds without a warning, knows every public name, runs, and fetches nothing when read."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from mkdocstrings import Inventory
+
+import equilog
+from equilog.verify import CHECKS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site as `make docs` does, warnings being errors."""
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    return folder
+
+
+def public_names() -> list[str]:
+    """Every name that a module of the package lists in __all__, its submodules aside."""
+    modules = ["equilog", *(found.name for found in pkgutil.walk_packages(equilog.__path__, "equilog."))]
+    return [
+        f"{module}.{name}"
+        for module in modules
+        for name in getattr(importlib.import_module(module), "__all__", ())
+        if name != "__version__" and not inspect.ismodule(getattr(importlib.import_module(module), name))
+    ]
+
+
+class Resources(HTMLParser):
+    """The addresses a page loads by itself when it is opened."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        loads = tag in ("script", "img", "iframe", "source") or (tag == "link" and values.get("rel") != "canonical")
+        self.loaded += [values[key] or "" for key in ("src", "href", "srcset") if loads and key in values]
+
+
+@pytest.mark.slow
+def test_a_page_fetches_nothing_from_elsewhere_and_shows_no_raw_formula(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) >= len(PAGES)
+    for page in pages:
+        text = page.read_text()
+        resources = Resources(text).loaded
+        assert [address for address in resources if re.match(r"(https?:)?//", address)] == [], page
+        assert 'class="arithmatex"' not in text, page
+    assert "<math" in (site / "theory.html").read_text()
+    assert not re.search(r"(@import|url\()\s*[\"']?https?:", "".join(css.read_text() for css in site.rglob("*.css")))
+
+
+@pytest.mark.slow
+def test_figures_and_checks_are_those_of_verify(site: Path) -> None:
+    text = (site / "checks.html").read_text()
+    assert [check.name for check in CHECKS if f'id="{check.name}"' not in text] == []
+    assert "FAIL" not in text
+    for figure in re.findall(r'src="(figures/[^"]+)"', text):
+        assert (site / figure).stat().st_size > 0
+
+
+def test_pages_cite_checks_that_exist() -> None:
+    cited = {name for page in PAGES for name in re.findall(r"checks\.md#([\w-]+)", page.read_text())}
+    assert len(cited) > 20
+    assert cited - {check.name for check in CHECKS} == set()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.stem
+)
+def test_examples_on_the_pages_run(page: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    exec(compile("\n".join(blocks), str(page), "exec"), {})
