@@ -128,7 +128,8 @@ def draw_pools(threats: LogThreats, log_weight: Tensor, sets: int) -> Tensor:
     slot = None if threats.slot is None else threats.slot[index]
     pools = as_pools("draw_pools", sets, index.shape, index.device)
     drawn = LogThreats(threats.values[index], slot, threats.slots).pooled(pools, log_weight[index])
-    return drawn.sort(0).values[each // 2 :: each]
+    # A copy: a view would keep all the draws, and be summed in another order than what is loaded from a file.
+    return drawn.sort(0).values[each // 2 :: each].contiguous()
 
 
 def classes_last(logits: Tensor) -> Tensor:
