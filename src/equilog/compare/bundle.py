@@ -1,6 +1,6 @@
 """A fitted model on disk: a folder of JSON, safetensors and skops, none of which can run code when loaded.
 
-model.json            task, names of targets and classes, and what the classifier says of itself
+model.json            names of targets and classes, and what the classifier says of itself
 weights.safetensors   every tensor of the network and its loss
 preprocessor.skops    the fitted preprocessing, loaded with a fixed list of trusted types
 """
@@ -26,8 +26,7 @@ from equilog.sklearn import LogBalancedClassifier
 FORMAT = 1
 """Raised when a model folder changes in a way that an older reader would misread."""
 
-DESCRIPTION = "model.json"
-"""The file by which a folder is known to be a model."""
+DESCRIPTION, WEIGHTS, PREPROCESSOR = "model.json", "weights.safetensors", "preprocessor.skops"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,6 @@ def save(bundle: Bundle, folder: Path) -> Path:
     described = {
         "format": FORMAT,
         "equilog": __version__,
-        "task": bundle.names.task,
         "targets": bundle.names.targets,
         "classes": bundle.names.classes,
         "classifier": config,
@@ -97,8 +95,8 @@ def save(bundle: Bundle, folder: Path) -> Path:
     with replacing(folder) as new:
         new.mkdir()
         (new / DESCRIPTION).write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
-        save_file(tensors, new / "weights.safetensors")
-        skops.io.dump(bundle.preprocessor, new / "preprocessor.skops")
+        save_file(tensors, new / WEIGHTS)
+        skops.io.dump(bundle.preprocessor, new / PREPROCESSOR)
     return folder
 
 
@@ -111,6 +109,11 @@ def load(folder: Path) -> Bundle:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
+    for name in (DESCRIPTION, WEIGHTS, PREPROCESSOR):
+        if not (folder / name).is_file():
+            raise DataError(
+                f"{folder} is no model: it has no {name}. Give the folder model/ that `equilog compare` wrote."
+            )
     try:
         described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if described["format"] != FORMAT:
@@ -118,21 +121,15 @@ def load(folder: Path) -> Bundle:
                 f"{folder} is a model of format {described['format']} (equilog {described['equilog']}); this version "
                 f"reads format {FORMAT}. Use that version, or run the comparison again."
             )
+        model = LogBalancedClassifier.from_state(load_file(folder / WEIGHTS), described["classifier"])
         bundle = Bundle(
-            skops.io.load(folder / "preprocessor.skops", trusted=TRUSTED_TYPES),
-            LogBalancedClassifier.from_state(load_file(folder / "weights.safetensors"), described["classifier"]),
-            TargetNames(
-                described["task"], tuple(described["targets"]), tuple(tuple(names) for names in described["classes"])
-            ),
+            skops.io.load(folder / PREPROCESSOR, trusted=TRUSTED_TYPES),
+            model,
+            TargetNames(model.task_, tuple(described["targets"]), tuple(map(tuple, described["classes"]))),
         )
         # Each part may be sound and yet not fit the others: a row of missing values goes through all of them.
         columns = used_columns(bundle.preprocessor)
         bundle.predictions(pd.DataFrame(None, index=[0], columns=columns, dtype=object), "")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(
-            f"{folder} is no model: it has no {Path(error.filename).name}. Give the folder model/ that "
-            "`equilog compare` wrote."
-        ) from error
     except UntrustedTypesFoundException as error:
         raise DataError(f"{folder} was not written by equilog and is not loaded: {error}") from error
     except DataError:
