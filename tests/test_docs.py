@@ -47,6 +47,15 @@ def public_names() -> list[str]:
     ]
 
 
+@pytest.mark.slow
+def test_every_public_name_is_documented(site: Path) -> None:
+    with (site / "objects.inv").open("rb") as file:
+        documented = set(Inventory.parse_sphinx(file))
+    names = public_names()
+    assert "equilog.optimum.regret" in names
+    assert [name for name in names if name not in documented] == []
+
+
 class Resources(HTMLParser):
     """The addresses a page loads by itself when it is opened."""
 
