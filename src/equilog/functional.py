@@ -393,7 +393,7 @@ def multilabel_part(where: str, labels: Labels, *, pool: str | int | Tensor | No
     check_scale(where, scale)
     pools = labels.pools(where, pool)
     return Part(
-        log_sums=pools.log_sums(labels.log_threats(scale)).flatten(1),
+        log_sums=labels.log_sums(pools, scale),
         at_optimum=None,
         class_count=labels.side_count,
         pools=pools,

@@ -166,11 +166,12 @@ class PooledCriterion(Criterion):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _observed_pool_size(self, pools: Pools, kept: Tensor) -> int:
-        """Sets in a pool as trained, or as the observed sets would fill it where nothing was trained."""
+        """Sets in a pool, with as many ignored as among the observed, of which `draw_pools` draws."""
         if isinstance(self.pool, int):
             return self.pool
         trained = self.effective_sets
-        return max(1, round(trained if trained > 0 else float(kept.sum() / pools.nonempty(kept).clamp(min=1))))
+        size = trained if trained > 0 else float(kept.sum() / pools.nonempty(kept).clamp(min=1))
+        return max(1, round(size * len(kept) / max(int(kept.sum()), 1)))
 
     def _balanced_link(self) -> float:
         if not self.link.isnan():
@@ -307,7 +308,12 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         log_prior = 0.0 if prior is None else self.prior_strength * prior.to(rows).log()
         log_prob = (rows + self.scale * log_prior).log_softmax(-1)
         scores = posterior_scores(log_prob, self.log_others) if observed else self._balanced_link() * log_prob
-        return classes_second(scores - log_prior if kind == "balanced" else scores, logits)
+        if kind == "balanced":
+            scores = scores - log_prior
+        elif self.weight is not None:
+            # A class whose log counts twice is answered as if it were twice as frequent.
+            scores = scores - self.weight.to(rows).clamp(min=torch.finfo(rows.dtype).tiny).log()
+        return classes_second(scores, logits)
 
     @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> None:
@@ -465,7 +471,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         labels = self._labels(logits, target, sample_weight, None)
         pools = labels.pools(type(self).__name__, self._call_pool())
         size = self._observed_pool_size(pools, labels.kept)
-        threats = LogThreats(labels.log_threats(self.scale), None, 1)
+        threats = LogThreats(torch.stack(labels.log_threats(self.scale), 1), None, 1)
         self.log_others = draw_pools(threats, labels.log_weight, size - 1)
         # The share of binary cross-entropy's gradient that a label keeps, (1 + e) / (1 + O + e), e its own odds.
         x = self.scale * labels.logits
