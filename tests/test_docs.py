@@ -102,5 +102,6 @@ def test_pages_cite_checks_that_exist() -> None:
     "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.stem
 )
 def test_examples_on_the_pages_run(page: Path) -> None:
+    """Blocks fenced as python are a script, page by page; a fragment that cannot run alone is fenced as py."""
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     exec(compile("\n".join(blocks), str(page), "exec"), {})
