@@ -1,0 +1,219 @@
+"""What trained scores mean: labels are drawn from known probabilities, scores trained, and the probabilities recovered.
+
+Every row of a small table is equally likely, so every pool of rows is too, and the expected loss over all random pools
+is a plain mean over all of them: nothing here is left to chance until `observe` draws its own pools.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equilog import (
+    LogBalancedCrossEntropyLoss,
+    MultiLabelCrossEntropyLoss,
+    class_mass,
+    log_balanced_cross_entropy,
+    multilabel_cross_entropy,
+    probabilities,
+)
+from equilog.inference import label_posterior_scores, posterior_scores
+
+# Rows of (context, class): class 0 is frequent, and the classes overlap in both contexts.
+CONTEXT = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+LABEL = torch.tensor([0, 0, 0, 1, 0, 0, 1, 2])
+POSTERIOR = torch.tensor([[3, 1, 0], [2, 1, 1]]).double() / 4
+
+CONTEXTS, CLASSES = POSTERIOR.shape
+
+# The last step of Newton's method leaves less than its square.
+EXACT = 1e-8
+
+
+def newton(loss: Callable[[Tensor], Tensor], start: Tensor, there: Tensor | None = None) -> Tensor:
+    """Free scores at the minimum of a convex loss; minus infinity where `there` is False."""
+
+    def value(scores: Tensor) -> Tensor:
+        return loss(scores if there is None else torch.where(there, scores, -torch.inf))
+
+    scores = start
+    for _ in range(40):
+        gradient = torch.autograd.functional.jacobian(value, scores).reshape(-1)
+        hessian = torch.autograd.functional.hessian(value, scores).reshape(len(gradient), -1)
+        step = (torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10) @ gradient).reshape(scores.shape)
+        size, now = 1.0, value(scores)
+        while size > 1e-6 and value(scores - size * step) > now + 1e-13 * now.abs():
+            size /= 2
+        scores = scores - size * step
+        if float(step.abs().max()) < 1e-10:
+            break
+    assert float(step.abs().max()) < 1e-7  # the next error is its square
+    return scores if there is None else torch.where(there, scores, -torch.inf)
+
+
+def all_pools(rows: int, size: int) -> tuple[Tensor, Tensor]:
+    """Every ordered pool of rows drawn with replacement: rows in a row, and the pool of each."""
+    index = torch.tensor(list(itertools.product(range(rows), repeat=size)))
+    return index.reshape(-1), torch.arange(len(index)).repeat_interleave(size)
+
+
+def trained_on_all_pools(
+    size: int, *, prior: Tensor | None = None, weight: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    index, pool = all_pools(len(LABEL), size)
+    return newton(
+        lambda z: log_balanced_cross_entropy(
+            z[CONTEXT[index]], LABEL[index], pool=pool, prior=prior, weight=weight, scale=scale
+        ),
+        torch.zeros_like(POSTERIOR),
+        POSTERIOR > 0,
+    )
+
+
+def log_others(scores: Tensor, size: int, scale: float = 1.0) -> Tensor:
+    """Log of what the other size - 1 sets of a pool add to each class's odds, for every way to fill them."""
+    index, pool = all_pools(len(LABEL), size - 1)
+    odds = F.cross_entropy(scale * scores[CONTEXT], LABEL, reduction="none").expm1()
+    table = torch.zeros(int(pool.max()) + 1, CLASSES, dtype=torch.float64)
+    return table.index_put((pool, LABEL[index]), odds[index], accumulate=True).log()
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_posterior_of_finite_pools_is_exact(size: int, scale: float) -> None:
+    """P(j | x) E[1 / (1 + O_j p_j)] is proportional to p_j."""
+    scores = trained_on_all_pools(size, scale=scale)
+    found = posterior_scores((scale * scores).log_softmax(1), log_others(scores, size, scale)).softmax(1)
+    assert float((found - POSTERIOR).abs().max()) < EXACT
+    # Neither cross-entropy's link nor that of large pools would do.
+    for link in (1, 2):
+        assert float(((link * scale * scores).softmax(1) - POSTERIOR).abs().max()) > 0.01
+
+
+def test_posterior_of_pools_of_one_is_softmax() -> None:
+    scores = trained_on_all_pools(1)
+    assert float((scores.softmax(1) - POSTERIOR).abs().max()) < EXACT
+    assert float((probabilities(scores, pool_size=1, kind="posterior") - POSTERIOR).abs().max()) < EXACT
+
+
+@pytest.mark.parametrize("with_prior", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_public_probabilities_recover_the_posterior_of_a_full_batch(with_prior: bool, scale: float) -> None:
+    """One pool of 80,000 sets, as eight rows of weight 10,000 each: the class mass is put back."""
+    prior = torch.tensor([5.0, 2.0, 1.0], dtype=torch.float64) if with_prior else None
+    weight = torch.full((8,), 1e4, dtype=torch.float64)
+    options = {"prior": prior, "scale": scale, "sample_weight": weight}
+    scores = newton(
+        lambda z: log_balanced_cross_entropy(z[CONTEXT], LABEL, **options), torch.zeros_like(POSTERIOR), POSTERIOR > 0
+    )
+    mass = class_mass(scores[CONTEXT], LABEL, **options).log_mass
+    found = probabilities(scores, scale=scale, prior=prior, log_class_mass=mass, kind="posterior")
+    assert float((found - POSTERIOR).abs().max()) < 1e-6
+    without_mass = probabilities(scores, scale=scale, prior=prior, kind="posterior")
+    assert float((without_mass - POSTERIOR).abs().max()) > 0.05
+
+
+def in_random_pools(sets: int) -> Tensor:
+    """Rows of the table in a random order, each as often as every other."""
+    order = torch.randperm(sets, generator=torch.Generator().manual_seed(0))
+    return (torch.arange(sets) % len(LABEL))[order]
+
+
+# Pools as trained and as drawn by `observe` are both samples of all pools there could be: of thousands, so what
+# they hold differs by some hundredths, and a posterior of 1/2 by less.
+SAMPLED = 0.02
+
+
+@pytest.mark.parametrize("prior", [None, torch.tensor([5.0, 2.0, 1.0])], ids=["no prior", "prior"])
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 4.0])], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("ignored", [0.0, 0.5], ids=["all kept", "half ignored"])
+@pytest.mark.parametrize("pool", [1, 4, 16, "sample", "batch"])
+def test_observed_posterior(pool: int | str, prior: Tensor | None, weight: Tensor | None, ignored: float) -> None:
+    """Trained on thousands of random pools, then told by `observe` what a pool holds."""
+    index = in_random_pools(8192)
+    context, label = CONTEXT[index], LABEL[index]
+    label = torch.where(torch.rand(len(label), generator=torch.Generator().manual_seed(1)) < ignored, -100, label)
+    if pool == "sample":
+        context, label = context.reshape(-1, 4), label.reshape(-1, 4)
+    criterion = LogBalancedCrossEntropyLoss(pool=pool, prior=prior, weight=weight)
+
+    def logits(scores: Tensor) -> Tensor:
+        return scores[context].movedim(-1, 1)
+
+    scores = newton(lambda z: criterion(logits(z), label), torch.zeros_like(POSTERIOR), POSTERIOR > 0)
+    criterion.observe(logits(scores), label)
+    found = criterion.probabilities(scores, "posterior")
+    seen = torch.zeros(2, 3, dtype=torch.float64)
+    seen.index_put_((context[label >= 0], label[label >= 0]), torch.ones((), dtype=torch.float64), accumulate=True)
+    expected = seen / seen.sum(1, keepdim=True)
+    assert float((found - expected).abs().max()) < (1e-6 if pool == 1 else SAMPLED)
+
+
+# Labels of (context, yes or no): context 0 is mostly no, context 1 half and half.
+YES = torch.tensor([0, 0, 0, 1, 0, 0, 1, 1])
+RATE = torch.tensor([0.25, 0.5], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_posterior_of_labels_in_finite_pools_is_exact(size: int) -> None:
+    index, pool = all_pools(8, size)
+    scores = newton(
+        lambda x: multilabel_cross_entropy(x[CONTEXT[index]], YES[index], pool=pool), torch.zeros_like(RATE)
+    )
+    x = scores[CONTEXT]
+    others = torch.full((1, 2), -torch.inf, dtype=torch.float64)
+    if size > 1:
+        index, pool = all_pools(8, size - 1)
+        sums = torch.zeros(int(pool.max()) + 1, 2, dtype=torch.float64)
+        threat = torch.where(YES == 1, -x, x).exp()
+        others = sums.index_put((pool, 1 - YES[index]), threat[index], accumulate=True).log()
+    found = label_posterior_scores(scores, others).sigmoid()
+    assert float((found - RATE).abs().max()) < EXACT
+
+
+@pytest.mark.parametrize("pos_weight", [None, 3.0])
+@pytest.mark.parametrize("pool", [1, 4, 16, "sample", "batch"])
+def test_observed_posterior_of_labels(pool: int | str, pos_weight: float | None) -> None:
+    index = in_random_pools(8192).reshape(-1, 4)
+    context, yes = CONTEXT[index], YES[index]
+    criterion = MultiLabelCrossEntropyLoss(pool=pool, pos_weight=pos_weight)
+    scores = newton(lambda x: criterion(x[context], yes), torch.zeros_like(RATE))
+    criterion.observe(scores[context], yes)
+    found = criterion.probabilities(scores, "posterior")
+    assert float((found - RATE).abs().max()) < (1e-6 if pool == 1 else SAMPLED)
+
+
+@pytest.mark.parametrize("balance", ["pair", "none", torch.tensor([0, 0, 1])], ids=["pair", "none", "blocks"])
+def test_groupings_with_every_pair_both_ways_need_no_class_mass_in_large_pools(balance: str | Tensor) -> None:
+    weight = torch.full((8,), 1e8, dtype=torch.float64)
+    criterion = LogBalancedCrossEntropyLoss(balance=balance)
+    table = POSTERIOR.clamp(min=0.05)
+    table = table / table.sum(1, keepdim=True)
+    context = torch.arange(2).repeat_interleave(3)
+    label = torch.arange(3).repeat(2)
+    weight = 1e8 * table.reshape(-1)
+    scores = newton(lambda z: criterion(z[context], label, sample_weight=weight), torch.zeros_like(table))
+    # The own odds of a set, one in 1e8, are what is left of its pool's finite size.
+    assert float(((2 * scores).softmax(1) - table).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("pool", ["batch", 2])
+def test_soft_targets_are_their_own_posterior(pool: str | int) -> None:
+    """Also with a prior, and whatever was observed."""
+    target = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.9, 0.05, 0.05], [0.2, 0.6, 0.2]], dtype=torch.float64)
+    criterion = LogBalancedCrossEntropyLoss(pool=pool, prior=torch.tensor([3.0, 1.0, 1.0], dtype=torch.float64))
+    scores = newton(lambda z: criterion(z, target), torch.zeros_like(target))
+    criterion.observe(scores, target)
+    assert float((criterion.probabilities(scores, "posterior") - target).abs().max()) < EXACT
+
+
+def test_observing_nothing_changes_little() -> None:
+    """No sets, or all ignored: pools of nothing, so cross-entropy's link, and never NaN."""
+    for target in (torch.zeros(0, dtype=torch.long), torch.full((5,), -100)):
+        criterion = LogBalancedCrossEntropyLoss(pool=8)
+        criterion.observe(torch.randn(len(target), 3), target)
+        for kind in ("balanced", "posterior"):
+            assert criterion.probabilities(torch.randn(4, 3), kind).isfinite().all()
