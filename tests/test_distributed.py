@@ -209,19 +209,19 @@ def train_fsdp2(rank: int) -> Result:
     return train(my_slice(rank, (17, 7)), "world", fully_sharded, SHARDED)
 
 
-def micro_batches_of(rank: int) -> dict[str, list[Tensor]]:
-    """Ranks with different numbers of micro-batches of different lengths."""
+def micro_batches_of(rank: int, wrap: Wrap, pieces: int) -> dict[str, list[Tensor]]:
+    """Train on micro-batches whose lengths differ, by rank too."""
     x, hard, _, _ = rows()
     mine = my_slice(rank, (17, 7))
     result = {}
     for name in ("batch", "stream and prior", "pool 1"):
         criterion = LogBalancedCrossEntropyLoss(**BALANCED[name], process_group="world")
-        model = DistributedDataParallel(network())
+        model = wrap(network())
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         with counted_all_reduces() as seen:
             for _ in range(STEPS):
                 optimizer.zero_grad()
-                parts = zip(x[mine].split(5 - rank), hard[mine].split(5 - rank), strict=True)
+                parts = zip(x[mine].tensor_split(pieces), hard[mine].tensor_split(pieces), strict=True)
                 accumulate(lambda loss, part, m=model: loss(m(part[0]), part[1]), criterion, parts, model=model)
                 optimizer.step()
         assert len(seen) == STEPS, seen
@@ -229,12 +229,28 @@ def micro_batches_of(rank: int) -> dict[str, list[Tensor]]:
     return result
 
 
+OWN_POOLS = {"pool": 3, "prior": torch.tensor([4.0, 1.0, 2.0, 3.0])}
+
+
+def own_pools(rank: int) -> tuple[float, Tensor]:
+    """Pools that lie within a rank, the last of each one short."""
+    x, hard, _, _ = rows()
+    mine = my_slice(rank, (17, 7))
+    logits = x[mine, :C].requires_grad_()
+    loss = log_balanced_cross_entropy(logits, hard[mine], process_group="world", **OWN_POOLS)
+    loss.backward()
+    return loss.item(), logits.grad / dist.get_world_size()
+
+
 def two_ranks(rank: int) -> dict[str, Any]:
     return {
+        "own pools": own_pools(rank),
         "collectives": collectives_of(rank),
         "nan": nan_on_one_rank(rank),
         "fsdp2": train_fsdp2(rank),
-        "micro-batches": micro_batches_of(rank),
+        # Fully sharded models gather their weights together, so only there the ranks must keep step.
+        "micro-batches": micro_batches_of(rank, DistributedDataParallel, pieces=4 - rank),
+        "sharded micro-batches": micro_batches_of(rank, fully_sharded, pieces=3),
     }
 
 
@@ -268,11 +284,24 @@ def test_fully_sharded_weights_are_those_of_one_process(of_two_ranks, alone):
 
 
 @pytest.mark.slow
-def test_micro_batches_on_ranks_are_one_large_batch(of_two_ranks, alone):
+@pytest.mark.parametrize("kind", ["micro-batches", "sharded micro-batches"])
+def test_micro_batches_on_ranks_are_one_large_batch(kind, of_two_ranks, alone):
     for result in of_two_ranks:
-        for name, weights in result["micro-batches"].items():
+        for name, weights in result[kind].items():
             for mine, theirs in zip(weights, alone[name][1], strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_pools_within_a_rank_count_alike_wherever_they_are(of_two_ranks):
+    x, hard, _, _ = rows()
+    logits = x[:, :C].clone().requires_grad_()
+    ids = torch.cat([torch.arange(17) // 3, 6 + torch.arange(7) // 3])
+    loss = log_balanced_cross_entropy(logits, hard, **(OWN_POOLS | {"pool": ids}))
+    loss.backward()
+    values, gradients = zip(*(result["own pools"] for result in of_two_ranks), strict=True)
+    assert sum(values) / 2 == pytest.approx(loss.item(), rel=1e-12)
+    torch.testing.assert_close(torch.cat(gradients), logits.grad, rtol=1e-10, atol=1e-10)
 
 
 def waits_for_a_dead_rank(rank: int) -> tuple[str, float]:
