@@ -61,8 +61,8 @@ def log_balanced_cross_entropy(
         pool: which sets share a log. "sample", the positions of one sample; "batch", all sets of the call; an int q,
             groups of q consecutive sets; an integer tensor of pool ids >= 0, one a set (N, d1, ...) or one a sample
             (N,). None is "sample" where there are positions, else "batch". Sets are numbered in the order of the
-            flattened target; ignored sets keep their number. Under torch.compile ids must be less than the number
-            of sets.
+            flattened target; ignored sets keep their number. Ids make a GPU wait once for the largest; under
+            torch.compile and vmap they must be less than the number of sets.
         compensation: for probability targets and balance "class" only. With rho_ij = sqrt(t_ij) (sum_k sqrt(t_ik) -
             sqrt(t_ij)) and R_j = sum_i v_i rho_ij in the pool: "weight", w_j = (1 + R_j) / mean_k (1 + R_k);
             "offset", w_j = 1 and D_j = max_k R_k - R_j is added inside the log; None, neither: the only minimum is
@@ -90,7 +90,7 @@ def log_balanced_cross_entropy(
 
     Returns:
         Nats, float32 (float64 for float64 logits): a scalar, or for reduction "none" (P,), one value a pool, 0 for
-        an empty one; where every pool is one set, of the target's shape, as torch's cross-entropy.
+        an empty one; with pool=1 of the shape of the sets, (N, d1, ...), as torch's cross-entropy.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or range, named with what was expected.
@@ -319,7 +319,8 @@ def multilabel_cross_entropy(
         validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait.
 
     Returns:
-        Nats, float32 (float64 for float64 logits): a scalar, or (P,) for reduction "none".
+        Nats, float32 (float64 for float64 logits): a scalar, or for reduction "none" (P,), one value a pool; with
+        pool=1 of the target's shape.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or range, named with what was expected.

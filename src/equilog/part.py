@@ -77,7 +77,7 @@ class Part:
         if whole is not None and not self.layout.spans:
             per_pool = per_pool * factor
         if reduction == "none":
-            return per_pool.reshape(self.shape) if self.pools.size == 1 else per_pool
+            return per_pool.reshape(self.shape) if self.pools.apart else per_pool
         if reduction == "sum":
             return per_pool.sum()
         pools = self.pools.nonempty(self.kept) if whole is None else whole.pools.to(per_pool)

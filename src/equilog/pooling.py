@@ -19,6 +19,8 @@ class Pools:
     count: int
     size: int | None = None
     """Sets a pool where every pool is that many consecutive sets (the last one may be short), else None."""
+    apart: bool = False
+    """Whether a pool of one set was asked for (not just found), so that a value a pool is a value a set."""
 
     def log_sums(self, log_terms: Tensor, slot: Tensor | None = None, slots: int = 1) -> Tensor:
         """Return the log of the sum of exp(log_terms) per pool, slot and column, (P, slots, K), from (n, K).
@@ -61,7 +63,7 @@ def as_pools(where: str, pool: str | int | Tensor | None, shape: torch.Size, dev
         return _given_pools(where, pool, shape, device)
     order = torch.arange(n, device=device)
     if isinstance(pool, int) and not isinstance(pool, bool) and pool >= 1:
-        return Pools(order // pool, -(-n // pool), pool)
+        return Pools(order // pool, -(-n // pool), pool, apart=pool == 1)
     if pool == "batch":
         return Pools(torch.zeros_like(order), 1, n)
     if pool == "sample":

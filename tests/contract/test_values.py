@@ -7,7 +7,8 @@ import torch
 from mpmath import mp
 from torch import Tensor
 
-from contract.cases import CASES, Case, cases
+from contract.cases import CASES, Case, Inputs, cases
+from equilog import log_balanced_cross_entropy, multilabel_cross_entropy
 
 # A value sums some fifty rounded terms: 1e-13 of itself is generous, 1e-12 allows for the scatter of the inputs.
 EXACT = {"rtol": 1e-12, "atol": 1e-14}
@@ -107,6 +108,33 @@ def test_autocast_computes_in_float32(case: Case) -> None:
     assert layer.weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("positions", [(), (1,), (5,), (1, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize("kind", ["index", "probability"])
+def test_one_value_a_pool(positions: tuple[int, ...], kind: str) -> None:
+    """The shape depends on what was asked for, not on how many positions there happen to be."""
+    logits = torch.zeros(3, 4, *positions)
+    target = torch.zeros(3, *positions, dtype=torch.long) if kind == "index" else logits.softmax(1)
+    n = math.prod((3, *positions))
+    shapes = {"sample": (3,), "batch": (1,), 2: (-(-n // 2),), 1: (3, *positions)}
+    for pool, shape in shapes.items():
+        assert log_balanced_cross_entropy(logits, target, pool=pool, reduction="none").shape == shape
+        shape = (3, 4, *positions) if pool == 1 else (-(-4 * n // 2),) if pool == 2 else shape
+        assert multilabel_cross_entropy(logits, logits, pool=pool, reduction="none").shape == shape
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if "blocks" not in case.id])
+def test_no_value_is_read_where_reading_is_a_wait(case: Case) -> None:
+    """A meta tensor has no values, so a loss that runs on it asks for none (blocks and pool ids are read, once)."""
+    inputs = case.inputs()
+    options = {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in inputs.options.items()}
+    logits = inputs.logits.to("meta").requires_grad_()
+    loss = case.loss(Inputs(logits, inputs.target.to("meta"), options))
+    assert loss.shape == ()
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.shape == logits.shape
+
+
 def test_names_of_cases_are_unique() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
@@ -117,7 +145,7 @@ def test_int_pools_do_not_shift_with_ignored_sets() -> None:
     target = inputs.target.clone()
     before = case.loss(inputs, reduction="none")
     target[0] = -100
-    after = case.loss(type(inputs)(inputs.logits, target, inputs.options), reduction="none")
+    after = case.loss(Inputs(inputs.logits, target, inputs.options), reduction="none")
     assert math.isclose(before[1], after[1], rel_tol=1e-15)
     assert math.isclose(before[2], after[2], rel_tol=1e-15)
     assert not math.isclose(before[0], after[0], rel_tol=1e-3)
