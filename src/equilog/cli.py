@@ -116,13 +116,15 @@ def compare(
         TextColumn("left"),
         TimeRemainingColumn(),
         console=err,
+        # The time left goes by all runs: one may take longer than the half minute that is looked back otherwise.
+        speed_estimate_period=float("inf"),
     )
-    bar = progress.add_task("training", start=False)
+    bar = progress.add_task("training", start=False, visible=False)
 
     def started(total: int, done: int, notes: Sequence[str]) -> None:
         for note in notes:
             err.print(Text(_plain(note), style="dim"), soft_wrap=True)
-        progress.update(bar, total=total, completed=done)
+        progress.update(bar, total=total, completed=done, visible=True)
         progress.start_task(bar)
 
     def advanced(failure: Failure | None) -> None:
