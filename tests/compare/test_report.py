@@ -391,9 +391,10 @@ def test_the_report_says_who_is_unfinished(comparisons, compare):
     data, runs = compare()
     cut = runs[:-1]
     page = render_report(summarise(data, cut, "cross-entropy", test_fraction=0.4), cut)
+    assert "Not every run has finished" in page
     assert re.search(rf"fewer than 3 splits:\s*{runs[-1]['loss']} \(2\)", page)
     results, whole = comparisons("multiclass")
-    assert "was interrupted" not in render_report(results, whole)
+    assert "Not every run has finished" not in render_report(results, whole)
 
 
 def test_the_report_is_written_whole_or_not_at_all(tmp_path, comparisons):

@@ -97,4 +97,5 @@ def test_a_single_split_is_shown_without_intervals(compare):
     text = printed(summarise(data, records, "cross-entropy", test_fraction=0.4), 80)
     table, _, _ = text.partition("↑ larger is better")
     assert "±" not in table
+    assert "multiclass, 1 split\n" in re.sub(" +\n", "\n", table)
     assert "One split cannot tell" in text

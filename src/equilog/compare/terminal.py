@@ -12,6 +12,7 @@ from rich.text import Text
 from equilog.compare.metrics import METRICS
 from equilog.compare.ranking import is_ours, is_seen, ranked, splits, unfinished
 from equilog.compare.records import Difference, Interval, Results
+from equilog.compare.verdict import counted
 
 
 def leaderboard(results: Results, width: int = 80) -> Table:
@@ -30,7 +31,8 @@ def print_results(console: Console, results: Results) -> None:
     console.print(
         Text.assemble(
             (data["name"], "bold"),
-            f"  {data['rows']} rows, {data['features']} features, {results['task']}, {splits(results)} splits",
+            f"  {counted(data['rows'], 'row')}, {counted(data['features'], 'feature')}, {results['task']}, "
+            f"{counted(splits(results), 'split')}",
         )
     )
     for table in _tables(results, console.width):

@@ -69,7 +69,7 @@ def verdict(
     if worse:
         said.append(f"Worse than {baseline}: {_listed(worse, differences)}.")
     said.append(_ours_against_others(metric, baseline, order, better, versus))
-    said.append(f"Judged over {splits} splits, with Holm's correction for {_count(len(differences), 'comparison')}.")
+    said.append(f"Judged over {splits} splits, with Holm's correction for {counted(len(differences), 'comparison')}.")
     return " ".join(sentence for sentence in said if sentence)
 
 
@@ -80,7 +80,7 @@ def _promising(metric: str, order: Iterable[str], differences: Mapping[str, Diff
     ]
     if not alone:
         return ""
-    others = f" and so would {_count(len(alone) - 1, 'other')}" if alone[1:] else ""
+    others = f" and so would {counted(len(alone) - 1, 'other')}" if alone[1:] else ""
     return f"Had it been the only comparison {alone[0]} would count as better{others}: more seeds could settle it."
 
 
@@ -110,7 +110,8 @@ def _first_of(losses: list[str], differences: Mapping[str, Interval]) -> str:
     return f"{_listed(losses[:LISTED], differences)} and {len(losses) - LISTED} others"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless the number is 1."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
