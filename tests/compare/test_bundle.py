@@ -218,6 +218,11 @@ def test_a_missing_part_is_named(saved, tmp_path, name):
         load(folder)
 
 
+def test_every_part_may_be_read_by_those_who_may_read_any_new_file(saved, tmp_path):
+    (tmp_path / "new").touch()
+    assert {path.stat().st_mode for path in saved.iterdir()} == {(tmp_path / "new").stat().st_mode}
+
+
 def test_what_is_no_folder_is_no_model(saved, tmp_path):
     for place in (tmp_path / "nowhere", saved / "model.json"):
         with pytest.raises(DataError, match="is no model"):

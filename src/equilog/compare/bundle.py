@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from sklearn.compose import ColumnTransformer
 
 from equilog._version import __version__
@@ -95,7 +96,8 @@ def save(bundle: Bundle, folder: Path) -> Path:
     with replacing(folder) as new:
         new.mkdir()
         (new / DESCRIPTION).write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
-        save_file(tensors, new / WEIGHTS)
+        # safetensors' own files are for their owner alone; a model is to be handed on.
+        (new / WEIGHTS).write_bytes(as_bytes(tensors))
         skops.io.dump(bundle.preprocessor, new / PREPROCESSOR)
     return folder
 
