@@ -375,6 +375,7 @@ def wait_for_runs(
 LONGER = ("compare", "digits-lt", "--losses", "cross-entropy,balanced-softmax", "--seeds", "5", "--epochs", "50")
 
 
+@pytest.mark.slow
 def test_killed_in_mid_run_it_goes_on_to_the_same_end():
     process = start(*LONGER, "--jobs", "1", "--out", "killed", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for_runs(2, process, "killed")
@@ -462,6 +463,7 @@ EXTRAS = set(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocked", [EXTRAS, {"plotly"}])
 def test_without_the_extras_the_losses_work_and_the_command_says_what_to_install(blocked):
     done = subprocess.run(
