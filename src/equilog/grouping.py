@@ -82,7 +82,9 @@ class BlockBalance:
             return LogThreats(threats, self.block[sets.labels], self.count)
         assert sets.probs is not None
         threatened = self._log_total(weighted_log(-z, sets.probs))
-        between = threatened[:, :, None] + self._log_total(z)[:, None, :]
+        # Finite, so that a block with no class left takes nothing from the infinity of a target at minus infinity.
+        threatening = self._log_total(z).clamp(min=torch.finfo(z.dtype).min)
+        between = threatened[:, :, None] + threatening[:, None, :]
         same = torch.eye(self.count, dtype=torch.bool, device=z.device)
         inside = self._log_inside(z, sets.probs)
         return LogThreats(torch.where(same, inside[:, :, None], between).flatten(1), None, 1)

@@ -38,6 +38,5 @@ def log_odds_against_each(z: Tensor) -> Tensor:
 
 def weighted_log(log_terms: Tensor, target: Tensor) -> Tensor:
     """Return log(target * exp(log_terms)), minus infinity wherever the target is 0, whatever the term."""
-    # A target so small that 1 / target overflows counts as 0, or its own gradient would be NaN.
-    positive = target > torch.finfo(target.dtype).tiny
+    positive = target > 0
     return torch.where(positive, torch.where(positive, target, 1.0).log() + log_terms, -torch.inf)

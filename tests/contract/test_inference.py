@@ -116,6 +116,19 @@ def test_public_probabilities_recover_the_posterior_of_a_full_batch(with_prior: 
     assert float((without_mass - POSTERIOR).abs().max()) > 0.05
 
 
+def test_public_probabilities_of_bounded_pools() -> None:
+    """p_j (1 + O_j p_j), of which a pool's other sets make (A_j - 1)(1 - 1/q); without a mass, the link 2 - 1/q."""
+    logits = torch.tensor([[1.0, -0.5, 0.2], [0.0, 2.0, -1.0]], dtype=torch.float64)
+    mass, size = torch.tensor([5.0, 2.0, 1.5], dtype=torch.float64), 8
+    p = (0.7 * logits).softmax(1)
+    expected = p * (1 + (mass - 1) * (1 - 1 / size) * p)
+    found = probabilities(logits, scale=0.7, pool_size=size, log_class_mass=mass.log(), kind="posterior")
+    torch.testing.assert_close(found, expected / expected.sum(1, keepdim=True), rtol=1e-13, atol=0)
+    for kind in ("balanced", "posterior"):
+        found = probabilities(logits, scale=0.7, pool_size=size, temperature=1.5, kind=kind)
+        torch.testing.assert_close(found, ((2 - 1 / size) * 0.7 * logits / 1.5).softmax(1), rtol=1e-13, atol=0)
+
+
 def in_random_pools(sets: int) -> Tensor:
     """Rows of the table in a random order, each as often as every other."""
     order = torch.randperm(sets, generator=torch.Generator().manual_seed(0))

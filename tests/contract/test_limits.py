@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from contract.cases import IGNORED, POOLS, Case, Inputs, cases
-from equilog import log_balanced_cross_entropy, multilabel_cross_entropy
+from equilog import class_mass, log_balanced_cross_entropy, multilabel_class_mass, multilabel_cross_entropy
 
 SAME = {"rtol": 1e-12, "atol": 1e-13}  # sums of the same terms, each rounded once
 
@@ -76,6 +76,15 @@ def test_nothing_leaks_from_an_ignored_set(case: Case, value: float) -> None:
     dirty = Inputs(logits, target, clean.options)
     torch.testing.assert_close(case.loss(dirty), case.loss(clean), rtol=0, atol=0)
     torch.testing.assert_close(case.gradient(dirty), case.gradient(clean), rtol=0, atol=0)
+
+
+def test_nothing_leaks_from_an_ignored_set_into_what_is_counted() -> None:
+    values = torch.tensor([[0.25, 0.75], [torch.nan, torch.nan]])
+    weight = torch.tensor([2.0, 0.0])
+    assert class_mass(values, values, sample_weight=weight).class_count.tolist() == [0.5, 1.5]
+    assert multilabel_class_mass(values, values, sample_weight=weight).class_count.tolist() == [2.0, 2.0]
+    masked = multilabel_class_mass(values, values, mask=torch.tensor([[True], [False]]))
+    assert masked.class_count.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("case", cases())
@@ -166,14 +175,14 @@ def test_a_set_with_one_class_left_is_free(balance: str | Tensor, kind: str, smo
 
 @pytest.mark.parametrize("balance", BALANCES, ids=["class", "pair", "none", "blocks"])
 @pytest.mark.parametrize("kind", ["index", "probability"])
-@pytest.mark.parametrize("others", [0.0, -torch.inf], ids=["others", "no class left"])
-def test_a_target_at_minus_infinity_costs_infinity(balance: str | Tensor, kind: str, others: float) -> None:
-    logits = torch.tensor([[others, -torch.inf, others, others], [0.0, 1.0, 2.0, 3.0]])
-    target = torch.tensor([1, 2])
+@pytest.mark.parametrize("left", [3, 2, 1, 0])
+def test_a_target_at_minus_infinity_costs_infinity(balance: str | Tensor, kind: str, left: int) -> None:
+    logits = torch.full((2, 4), -torch.inf)
+    logits[0, 1 : 1 + left], logits[1] = 0.0, torch.arange(4.0)
+    target = torch.tensor([0, 2])
     if kind == "probability":
         target = torch.nn.functional.one_hot(target, 4).float()
-    if balance == "class" or others == 0.0:
-        assert log_balanced_cross_entropy(logits, target, balance=balance) == torch.inf
+    assert log_balanced_cross_entropy(logits, target, balance=balance) == torch.inf
     with pytest.raises(ValueError, match="-inf"):
         log_balanced_cross_entropy(logits, target, balance=balance, validate=True)
 

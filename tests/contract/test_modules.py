@@ -96,6 +96,19 @@ def test_evaluation_uses_the_prior_and_counts_nothing() -> None:
     torch.testing.assert_close(value, expected)
 
 
+@pytest.mark.parametrize("make", MODULES)
+def test_evaluation_remembers_nothing(make: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    criterion = make(pool="stream")
+    batches = [(torch.randn(6, 3, generator=generator), torch.rand(6, 3, generator=generator)) for _ in range(3)]
+    criterion(*batches[0])
+    criterion(*batches[1])
+    before = copy.deepcopy(criterion)
+    criterion.eval()
+    criterion(*batches[2])
+    assert_same_state(before, criterion)
+
+
 def trained(seed: int = 0) -> LogBalancedCrossEntropyLoss:
     """A module that has counted, streamed and observed."""
     generator = torch.Generator().manual_seed(seed)
