@@ -317,15 +317,19 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
 
     @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> None:
-        """Take from trained logits what a pool's other sets add to each class, for the posterior."""
+        """Take from trained logits what a pool's other sets add to each class, for the posterior.
+
+        Limits: the posterior is exact for index targets and for compensated probability targets. With label smoothing,
+        or probability targets and no compensation, the class mass is left out of it, and it is an approximation.
+        """
         where = type(self).__name__
         sets = self._sets(logits, target, sample_weight)
         pools = as_pools(where, self._call_pool(), sets.shape, sets.logits.device)
         size = self._observed_pool_size(pools, sets.kept)
         grouping = as_grouping(where, self.balance, sets.classes, sets.logits.device)
         if sets.probs is not None or not isinstance(grouping, ClassBalance):
-            # Soft targets are answered by softmax(2 scale z) whatever the pool, and so are groupings that hold every
-            # pair's opposite in large pools: no class mass moves the answer.
+            # Compensated soft targets are answered by softmax(2 scale z) whatever the pool, and so are groupings that
+            # hold every pair's opposite in large pools: no class mass moves the answer.
             self.link.fill_(2.0 if sets.probs is not None else 2.0 - 1.0 / size)
             return
         prior = self._current_prior(sets.classes)
