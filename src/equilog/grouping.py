@@ -81,12 +81,14 @@ class BlockBalance:
             threats = torch.where(own == -torch.inf, torch.inf, threats)
             return LogThreats(threats, self.block[sets.labels], self.count)
         assert sets.probs is not None
+        inside = self._log_inside(z, sets.probs)
+        if len(self.members) == 1:
+            return LogThreats(inside, None, 1)  # one block of all classes: there is no between
         threatened = self._log_total(weighted_log(-z, sets.probs))
         # Finite, so that a block with no class left takes nothing from the infinity of a target at minus infinity.
         threatening = self._log_total(z).clamp(min=torch.finfo(z.dtype).min)
         between = threatened[:, :, None] + threatening[:, None, :]
         same = torch.eye(self.count, dtype=torch.bool, device=z.device)
-        inside = self._log_inside(z, sets.probs)
         return LogThreats(torch.where(same, inside[:, :, None], between).flatten(1), None, 1)
 
     def group_weight(self, weight: Tensor) -> Tensor:
@@ -102,8 +104,6 @@ class BlockBalance:
 
     def _log_total(self, values: Tensor) -> Tensor:
         """(n, C) -> (n, B): log-sum-exp over the classes of each block."""
-        if self.count == 1:
-            return log_sum_exp(values)
         if self.count == values.shape[1]:
             return values
         return log_sum_exp_by(values.T, self.block, self.count).T
