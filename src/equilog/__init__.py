@@ -3,15 +3,11 @@
 from equilog import article, optimum
 from equilog._version import __version__
 from equilog.accumulation import Accumulation, accumulate
-from equilog.functional import (
-    class_mass,
-    log_balanced_cross_entropy,
-    multilabel_class_mass,
-    multilabel_cross_entropy,
-)
+from equilog.functional import class_mass, log_balanced_cross_entropy
 from equilog.inference import probabilities
 from equilog.mass import ClassMass
 from equilog.modules import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
+from equilog.multilabel import multilabel_class_mass, multilabel_cross_entropy
 
 __all__ = [
     "Accumulation",

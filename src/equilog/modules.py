@@ -17,8 +17,6 @@ from equilog.functional import (
     check_reduction,
     check_scale,
     group_weight,
-    multilabel_part,
-    side_weight,
 )
 from equilog.grouping import ClassBalance, Grouping, LogThreats, as_grouping
 from equilog.inference import (
@@ -30,6 +28,7 @@ from equilog.inference import (
 )
 from equilog.labels import Labels, as_labels
 from equilog.mass import SETS, ClassMass, log_one_plus, precise
+from equilog.multilabel import multilabel_part, side_weight
 from equilog.part import Group, Part, as_group, whole_of
 from equilog.pooling import Pools, as_pools
 from equilog.targets import Sets, as_compute_dtype, as_sets

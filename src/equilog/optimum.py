@@ -16,9 +16,9 @@ from equilog.functional import (
     Reduction,
     check_scale,
     log_balanced_cross_entropy,
-    multilabel_cross_entropy,
 )
 from equilog.grouping import ClassBalance, Grouping, as_grouping
+from equilog.multilabel import multilabel_cross_entropy
 from equilog.pooling import as_pools
 from equilog.targets import as_sets
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from equilog import article
-from equilog.functional import log_balanced_cross_entropy, multilabel_cross_entropy
+from equilog.functional import log_balanced_cross_entropy
+from equilog.multilabel import multilabel_cross_entropy
 from equilog.optimum import multilabel_scores, scores
 from equilog.verify.check import Measured, at_least, at_most, claim, equal_to
 from equilog.verify.experiments import (
