@@ -1,0 +1,106 @@
+"""The losses that are measured, and the inputs they are measured on.
+
+Every loss is set against torch's own for the same kind of target, on the same tensors. Losses of packages that are not
+installed, or that need a GPU, are left out by name, so that the table says what it lacks.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equilog import log_balanced_cross_entropy, multilabel_cross_entropy
+from equilog.peers import Asymmetric, Focal, TwoWay
+
+Kind = Literal["index", "soft", "labels"]
+"""Class indices, class probabilities, or yes/no labels."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+TORCH: dict[Kind, tuple[str, Loss]] = {
+    "index": ("torch cross_entropy", F.cross_entropy),
+    "soft": ("torch cross_entropy, probabilities", F.cross_entropy),
+    "labels": ("torch binary_cross_entropy_with_logits", F.binary_cross_entropy_with_logits),
+}
+"""What the ratios are to."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One loss."""
+
+    name: str
+    kind: Kind
+    loss: Loss
+    most_classes: int = 10**9
+    """Where its cost grows with the square of the classes, up to how many it is measured."""
+
+
+OURS = (
+    Contender("class balance, batch", "index", log_balanced_cross_entropy),
+    Contender("class balance, pools of 16", "index", lambda z, t: log_balanced_cross_entropy(z, t, pool=16)),
+    Contender("class balance, pools of 1", "index", lambda z, t: log_balanced_cross_entropy(z, t, pool=1)),
+    Contender("pair balance", "index", lambda z, t: log_balanced_cross_entropy(z, t, balance="pair"), 256),
+    Contender("class balance, soft", "soft", log_balanced_cross_entropy),
+    Contender("multi-label, sample", "labels", multilabel_cross_entropy),
+    Contender("multi-label, batch", "labels", lambda z, t: multilabel_cross_entropy(z, t, pool="batch")),
+)
+
+
+def multilabel_by_subtraction(logits: Tensor, target: Tensor) -> Tensor:
+    """The published multi-label form (Su 2020, https://kexue.fm/archives/7359), as bert4keras has it, in torch.
+
+    The other side's entries are pushed down by 1e12, and a column of zeros stands for the 1.
+    """
+    signed = (1 - 2 * target) * logits
+    zeros = torch.zeros_like(logits[:, :1])
+    negatives = torch.cat((signed - 1e12 * target, zeros), 1).logsumexp(1)
+    positives = torch.cat((signed - 1e12 * (1 - target), zeros), 1).logsumexp(1)
+    return (negatives + positives).mean()
+
+
+def peers() -> tuple[list[Contender], list[str]]:
+    """Return other authors' losses, and which of them cannot be measured here."""
+    found = [
+        Contender("focal", "index", Focal()),
+        Contender("bert4keras' formula", "labels", multilabel_by_subtraction),
+        Contender("asymmetric", "labels", Asymmetric()),
+        Contender("two-way", "labels", TwoWay()),
+    ]
+    missing = []
+    if importlib.util.find_spec("timm"):
+        from timm.loss import AsymmetricLossMultiLabel, BinaryCrossEntropy, SoftTargetCrossEntropy
+
+        found += [
+            Contender("timm SoftTargetCrossEntropy", "soft", SoftTargetCrossEntropy()),
+            Contender("timm BinaryCrossEntropy", "labels", BinaryCrossEntropy(smoothing=0.0)),
+            Contender("timm AsymmetricLossMultiLabel", "labels", AsymmetricLossMultiLabel()),
+        ]
+    else:
+        missing.append("timm's losses (timm is not installed)")
+    if not torch.cuda.is_available():
+        missing.append("Liger's cross-entropy (it needs a GPU)")
+    elif importlib.util.find_spec("liger_kernel"):
+        from liger_kernel.transformers import LigerCrossEntropyLoss
+
+        found.append(Contender("Liger cross-entropy", "index", LigerCrossEntropyLoss()))
+    else:
+        missing.append("Liger's cross-entropy (liger-kernel is not installed)")
+    return found, missing
+
+
+def inputs(kind: Kind, rows: int, columns: int, device: str) -> tuple[Tensor, Tensor]:
+    """Return logits (rows, columns) that take a gradient, and a target of this kind."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, columns, generator=generator)
+    if kind == "index":
+        target = torch.randint(columns, (rows,), generator=generator)
+    elif kind == "soft":
+        target = torch.randn(rows, columns, generator=generator).softmax(1)
+    else:
+        target = (torch.rand(rows, columns, generator=generator) < 0.2).float()
+    return logits.to(device).requires_grad_(), target.to(device)
