@@ -26,8 +26,8 @@ class Part:
     class_count: Callable[[], Tensor]
     """Gives the weighted number of sets of each class (C,), where somebody asks."""
     pools: Pools
-    kept: Tensor
-    """(n,) bool: the set is not ignored."""
+    kept: Tensor | None
+    """(n,) bool: the set is not ignored; None where none is."""
     shape: torch.Size
     """The shape of the caller's sets, which n values in a row have lost."""
     layout: Layout
@@ -41,7 +41,7 @@ class Part:
             log_sums=log_sums[0] if spans else log_sums.new_zeros(0),
             at_optimum=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
             class_count=self.class_count(),
-            sets=self.kept.sum().to(log_sums),
+            sets=log_sums.new_tensor(self.pools.sets) if self.kept is None else self.kept.sum().to(log_sums),
             pools=self.pools.nonempty(self.kept).to(log_sums),
             layout=self.layout,
         )

@@ -14,13 +14,23 @@ from equilog.targets import per_set
 class Pools:
     """The pool of each set."""
 
-    ids: Tensor
-    """(n,) int64 in 0..count-1."""
     count: int
-    size: int | None = None
-    """Sets a pool where every pool is that many consecutive sets (the last one may be short), else None."""
+    sets: int
+    """n."""
+    device: torch.device
+    given: Tensor | None = None
+    """(n,) int64 in 0..count-1, or None where the pools are `size` consecutive sets."""
+    size: int = 0
+    """Sets a pool (the last one may be short), where no ids were given."""
     apart: bool = False
     """Whether a pool of one set was asked for (not just found), so that a value a pool is a value a set."""
+
+    @property
+    def ids(self) -> Tensor:
+        """(n,) int64, the pool of each set; made only where it is needed, since it is twice the size of the sets."""
+        if self.given is not None:
+            return self.given
+        return torch.arange(self.sets, device=self.device) // max(self.size, 1)
 
     def log_sums(self, log_terms: Tensor, slot: Tensor | None = None, slots: int = 1) -> Tensor:
         """Return the log of the sum of exp(log_terms) per pool, slot and column, (P, slots, K), from (n, K).
@@ -29,7 +39,7 @@ class Pools:
         """
         if slot is not None:
             table = log_sum_exp_by(log_terms, self.ids * slots + slot, self.count * slots)
-        elif self.size is None:
+        elif self.given is not None:
             table = log_sum_exp_by(log_terms, self.ids, self.count)
         else:
             table = log_sum_exp(self._side_by_side(log_terms, self.size, -torch.inf), 1)
@@ -37,13 +47,17 @@ class Pools:
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums (P, K) of values (n, K) over each pool's sets."""
-        if self.size is not None:
+        if self.given is None:
             return self._side_by_side(values, self.size, 0.0).sum(1)
         zeros = torch.zeros(self.count, values.shape[1], dtype=values.dtype, device=values.device)
-        return zeros.index_add(0, self.ids, values)
+        return zeros.index_add(0, self.given, values)
 
-    def nonempty(self, kept: Tensor) -> Tensor:
-        """Return the number of pools that hold at least one kept set, as a 0-d tensor."""
+    def nonempty(self, kept: Tensor | None) -> Tensor:
+        """Return the number of pools that hold at least one kept set, as a 0-d tensor; None keeps them all."""
+        if kept is None:
+            if self.given is None:
+                return torch.tensor(self.count if self.sets else 0, device=self.device)
+            kept = torch.ones_like(self.given)
         return (self.sums(kept.long()[:, None]) > 0).sum()
 
     def _side_by_side(self, values: Tensor, size: int, padding: float) -> Tensor:
@@ -61,14 +75,12 @@ def as_pools(where: str, pool: str | int | Tensor | None, shape: torch.Size, dev
         pool = "sample" if len(shape) > 1 else "batch"
     if isinstance(pool, Tensor):
         return _given_pools(where, pool, shape, device)
-    order = torch.arange(n, device=device)
     if isinstance(pool, int) and not isinstance(pool, bool) and pool >= 1:
-        return Pools(order // pool, -(-n // pool), pool, apart=pool == 1)
+        return Pools(-(-n // pool), n, device, size=pool, apart=pool == 1)
     if pool == "batch":
-        return Pools(torch.zeros_like(order), 1, n)
+        return Pools(1, n, device, size=n)
     if pool == "sample":
-        size = shape[1:].numel()
-        return Pools(order // max(size, 1), shape[0] if shape else 1, size)
+        return Pools(shape[0] if shape else 1, n, device, size=shape[1:].numel())
     raise ValueError(
         f'{where}: pool must be "sample", "batch", a number of sets >= 1, a tensor of pool ids, or None; got {pool!r}.'
     )
@@ -78,15 +90,16 @@ def _given_pools(where: str, pool: Tensor, shape: torch.Size, device: torch.devi
     if pool.is_floating_point() or pool.dtype == torch.bool:
         raise TypeError(f"{where}: a tensor of pool ids must hold integers, not {pool.dtype}; call pool.long().")
     ids = per_set(where, "pool", pool, shape).to(device).long()
-    as_many = Pools(ids, max(ids.shape[0], 1))  # where no value can be looked at: as many pools as sets is enough
+    n = ids.shape[0]
+    as_many = Pools(max(n, 1), n, device, ids)  # where no value can be looked at: as many pools as sets is enough
     if torch.compiler.is_compiling():
         return as_many
     if ids.numel() == 0:
-        return Pools(ids, 0)
+        return Pools(0, n, device, ids)
     try:
         least, most = torch.stack(torch.aminmax(ids)).tolist()  # makes a GPU wait, once
     except RuntimeError:  # inside torch.func.vmap there is no one value
         return as_many
     if least < 0:
         raise ValueError(f"{where}: pool ids must be 0 or more; got {least}.")
-    return Pools(ids, most + 1)
+    return Pools(most + 1, n, device, ids)
