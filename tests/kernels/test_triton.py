@@ -37,6 +37,14 @@ def test_the_package_is_imported_without_triton() -> None:
     subprocess.run([sys.executable, "-c", "import equilog, sys; assert 'triton' not in sys.modules"], check=True)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
+def test_the_benchmark_says_that_there_is_no_gpu() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu"], cwd=TESTS.parents[2], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith("no GPU")
+
+
 def compiled(kernel: Any, classes: int, score_type: str, capability: int) -> str:
     """Return the machine's assembly of a kernel for contiguous scores (n, classes), as a launch would ask for it."""
     from triton.backends.compiler import GPUTarget

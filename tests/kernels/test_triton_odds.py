@@ -4,7 +4,9 @@ The interpreter is chosen by TRITON_INTERPRET=1 before triton is imported; test_
 """
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,10 @@ elif torch.cuda.is_available():
     DEVICE = "cuda"
 else:
     pytest.skip("no GPU here; test_triton.py runs these tests through the interpreter", allow_module_level=True)
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.gpu import measure, table
 
 from equilog.kernels import triton_odds
 from equilog.kernels.triton_odds import log_odds_against_label
@@ -261,3 +267,12 @@ def test_compiles_without_a_break() -> None:
             with_gradient(compiled, z, labels), with_gradient(composite, z, labels), strict=True
         ):
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_the_benchmark_measures_the_kernels() -> None:
+    """How fast anything is, no test asks."""
+    found = measure(6, 5, torch.float32, DEVICE, rounds=1, seconds=1e-4)
+    assert [row["loss"] for row in found][:3] == ["torch cross_entropy", "log-balanced, batch", "its two kernels"]
+    assert all(row[name] > 0 for row in found for name in ("ms", "share of copy bandwidth", "peak / logits"))
+    assert found[0]["over torch"] == 1.0
+    assert table(found).row_count == len(found)

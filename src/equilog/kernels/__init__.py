@@ -1,1 +1,1 @@
-"""Accelerated code."""
+"""Accelerated code, and the sole place that asks about hardware."""
