@@ -13,6 +13,7 @@ from benchmarks.speed import report
 from benchmarks.speed.__main__ import measure, setting
 from benchmarks.speed.contenders import OURS, multilabel_by_subtraction, peers
 from benchmarks.speed.measure import peak_bytes
+
 from equilog import multilabel_cross_entropy
 
 
