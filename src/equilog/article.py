@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from equilog.functional import log_balanced_cross_entropy
 from equilog.grouping import LogThreats
-from equilog.logspace import log_sum_exp
-from equilog.mass import log_one_plus
+from equilog.logspace import log_one_plus, log_sum_exp
 from equilog.odds import log_odds_against_label, weighted_log
 from equilog.pooling import as_pools
 from equilog.targets import as_sets

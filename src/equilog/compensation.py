@@ -1,21 +1,23 @@
 """What one log per class would do to soft targets, and the numbers that undo it.
 
-At the answer p_i = softmax(log(t_i) / 2) class j's odds sum to R_j = sum_i v_i rho_ij, rho_ij = sqrt(t_ij) (sum_k
-sqrt(t_ik) - sqrt(t_ij)). The log divides each class's gradient by 1 + R_j; where the R_j differ, so do the divisors,
-and the gradients that cancelled pair by pair no longer do. Weights 1 + R_j, or offsets that bring every R_j to the
-largest, make the divisors equal again. Index targets have R = 0.
+At the answer class j's terms add up to R_j: for odds, where p_i = softmax(log(t_i) / 2), to sum_i v_i sqrt(t_ij) (sum_k
+sqrt(t_ik) - sqrt(t_ij)). The log divides each class's gradient by 1 + R_j; where the R_j differ so do the divisors, and
+the gradients that cancelled within a set no longer do. Weights 1 + R_j, or offsets that bring every R_j to the largest,
+make the divisors equal again. Index targets have R = 0.
 """
 
 from torch import Tensor
 
+from equilog.inner import Inner
 from equilog.pooling import Pools
 from equilog.targets import Sets
 
 
-def odds_at_optimum(sets: Sets, pools: Pools) -> Tensor:
-    """Return R (P, C), the odds against each class that are left at the best possible scores; no gradient."""
-    assert sets.probs is not None
-    root = sets.probs.detach().sqrt()
-    rho = root * (root.sum(1, keepdim=True) - root)
-    weighted = rho * sets.log_weight.detach().exp()[:, None]
-    return pools.sums(weighted)
+def left_at_optimum(sets: Sets, pools: Pools, inner: Inner) -> Tensor | None:
+    """Return R (P, C), what is left of each class's terms at the best possible scores; no gradient.
+
+    None where nothing is: for index targets, and for an inner term that is zero there.
+    """
+    if sets.probs is None or inner.separate:
+        return None
+    return pools.sums(inner.at_optimum(sets.probs.detach()) * sets.log_weight.detach().exp()[:, None])

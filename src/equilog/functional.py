@@ -5,11 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from equilog.compensation import odds_at_optimum
+from equilog.compensation import left_at_optimum
 from equilog.grouping import BlockBalance, ClassBalance, Grouping, as_grouping
+from equilog.inner import InnerName
 from equilog.mass import ClassMass, Layout
 from equilog.part import Group, Part, whole_of
 from equilog.pooling import as_pools
+from equilog.prior import with_prior
 from equilog.targets import Sets, as_sets, class_vector
 
 Balance = Literal["class", "pair", "none"]
@@ -22,6 +24,7 @@ def log_balanced_cross_entropy(
     target: Tensor,
     *,
     balance: Balance | Tensor | Grouping = "class",
+    inner: InnerName = "odds",
     pool: str | int | Tensor | None = None,
     compensation: Compensation | None = "weight",
     scale: float = 1.0,
@@ -45,8 +48,9 @@ def log_balanced_cross_entropy(
 
     A class with ten times the sets counts like $\log(10\,x)$, not like $10\,x$. A pool of one set with an index
     target costs exactly its cross-entropy, so the size of the pool is a dial from cross-entropy to full balance.
-    The $w_j$ are 1 for index targets; for probability targets they compensate what one log per class would do to
-    them, so that the only minimum is at $t_i = \mathrm{softmax}(2 \cdot \text{scale} \cdot z_i)$.
+    The odds $1/p_{ij} - 1$ are the inner term; `inner` names two gentler ones. The $w_j$ are 1 for index targets; for
+    probability targets they compensate what one log per class would do to them, so that the only minimum is at $t_i =
+    \mathrm{softmax}(2 \cdot \text{scale} \cdot z_i)$.
 
     Args:
         logits: (N, C), (N, C, d1, ...) or (C,), floating point. Minus infinity leaves a class out of a set. float16
@@ -57,6 +61,11 @@ def log_balanced_cross_entropy(
             compensation; "none", one log for all pairs together; a (C,) integer tensor, one log per ordered pair of
             blocks of classes and one per block for the pairs inside it. "pair" with probability targets takes
             memory n C^2.
+        inner: what a set adds inside the log, for balance "class" only. "odds", t_ij (1/p_ij - 1), exponential in the
+            scores. "nll", -t_ij log p_ij: index targets cost the log of 1 + their class's summed cross-entropy, so a
+            pool of one costs log(1 + cross-entropy), not cross-entropy; not convex. "divergence", t_ij log(t_ij /
+            p_ij) - t_ij + p_ij, which is p_ij where t_ij is 0: never negative, and zero exactly at p = t, so that the
+            loss is its own regret; not convex. "nll" and "divergence" answer softmax(scale z) = t.
         pool: which sets share a log. "sample", the positions of one sample; "batch", all sets of the call; an int q,
             groups of q consecutive sets; an integer tensor of pool ids >= 0, one a set (N, d1, ...) or one a sample
             (N,). None is "sample" where there are positions, else "batch". Sets are numbered in the order of the
@@ -65,7 +74,8 @@ def log_balanced_cross_entropy(
         compensation: for probability targets and balance "class" only. With rho_ij = sqrt(t_ij) (sum_k sqrt(t_ik) -
             sqrt(t_ij)) and R_j = sum_i v_i rho_ij in the pool: "weight", w_j = (1 + R_j) / mean_k (1 + R_k);
             "offset", w_j = 1 and D_j = max_k R_k - R_j is added inside the log; None, neither: the only minimum is
-            then at targets reweighted by 1 / class mass.
+            then at targets reweighted by 1 / class mass. For inner "nll" rho_ij = -t_ij log t_ij; "divergence" needs
+            no compensation and takes none.
         scale: factor > 0 on the scores.
         prior: (C,) class frequencies or counts, all > 0, or None. Added to the logits in the loss, so that the bare
             logits decide as if all classes were equally frequent.
@@ -128,6 +138,7 @@ def log_balanced_cross_entropy(
         where,
         sets,
         balance=balance,
+        inner=inner,
         pool=pool,
         compensation=compensation,
         scale=scale,
@@ -150,6 +161,7 @@ def class_mass(
     target: Tensor,
     *,
     balance: Balance | Tensor | Grouping = "class",
+    inner: InnerName = "odds",
     pool: str | int | Tensor = "batch",
     compensation: Compensation | None = "weight",
     scale: float = 1.0,
@@ -171,6 +183,7 @@ def class_mass(
         logits: as the loss's.
         target: as the loss's.
         balance: as the loss's.
+        inner: as the loss's.
         pool: as the loss's. "batch" makes one pool of all the parts. With any other, the pools are the parts' own and
             only their number is shared, for the mean.
         compensation: as the loss's.
@@ -209,6 +222,7 @@ def class_mass(
             where,
             sets,
             balance=balance,
+            inner=inner,
             pool=pool,
             compensation=compensation,
             scale=scale,
@@ -223,6 +237,7 @@ def balanced_part(
     sets: Sets,
     *,
     balance: Balance | Tensor | Grouping,
+    inner: InnerName,
     pool: str | int | Tensor | None,
     compensation: Compensation | None,
     scale: float,
@@ -234,15 +249,15 @@ def balanced_part(
     _check_choice(where, "compensation", compensation, ("weight", "offset", None))
     check_scale(where, scale)
     pools = as_pools(where, pool, sets.shape, sets.logits.device)
-    grouping = as_grouping(where, balance, sets.classes, sets.logits.device)
+    grouping = as_grouping(where, balance, sets.classes, sets.logits.device, inner)
     z = sets.logits
     if prior is not None:
         prior = class_vector(where, "prior", prior, z, positive=True, validate=validate)
-        z = z + prior_strength * prior.log()
-    compensated = sets.probs is not None and isinstance(grouping, ClassBalance) and compensation is not None
+        z = with_prior(z, prior, prior_strength)
+    compensated = grouping.inner if isinstance(grouping, ClassBalance) and compensation is not None else None
     return Part(
         log_sums=grouping.log_threats(z if scale == 1.0 else scale * z, sets).pooled(pools, sets.log_weight),
-        at_optimum=odds_at_optimum(sets, pools) if compensated else None,
+        at_optimum=None if compensated is None else left_at_optimum(sets, pools, compensated),
         class_count=sets.class_count,
         pools=pools,
         kept=sets.kept,
@@ -251,7 +266,8 @@ def balanced_part(
             grouping.name,
             sets.classes,
             spans=spans(pool, sets.shape),
-            compensated=isinstance(grouping, ClassBalance) and compensation is not None,
+            compensated=compensated is not None,
+            inner=inner,
         ),
     )
 

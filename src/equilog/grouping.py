@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from equilog.inner import INNERS, Inner
 from equilog.logspace import log_sum_exp, log_sum_exp_by
 from equilog.odds import log_odds_against_each, log_odds_against_label, weighted_log
 from equilog.pooling import Pools
@@ -38,18 +39,22 @@ class LogThreats:
 
 @dataclass(frozen=True)
 class ClassBalance:
-    """One log per class: its threats are the odds against it."""
+    """One log per class: its threats are the inner terms, such as the odds against it."""
 
     classes: int
+    inner: Inner = INNERS["odds"]
 
     name = "class"
 
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
-        """Return the log odds against the label, or against every class with its target's share, from scores (n, C)."""
-        if sets.labels is not None:
-            return LogThreats(log_odds_against_label(z, sets.labels)[:, None], sets.labels, self.classes)
-        assert sets.probs is not None
-        return LogThreats(weighted_log(log_odds_against_each(z), sets.probs), None, 1)
+        """Return the log terms of the label, or of every class with its target's share, from scores (n, C)."""
+        if sets.labels is None:
+            assert sets.probs is not None
+            return LogThreats(self.inner.log_of_each(z, sets.probs), None, 1)
+        terms = self.inner.log_of_label(z, sets.labels)
+        if self.inner.separate:
+            return LogThreats(terms, None, 1)
+        return LogThreats(terms[:, None], sets.labels, self.classes)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
@@ -113,10 +118,19 @@ Grouping = ClassBalance | BlockBalance
 """A partition of the ordered class pairs."""
 
 
-def as_grouping(where: str, balance: str | Tensor | Grouping, classes: int, device: torch.device) -> Grouping:
-    """Return the grouping a `balance` argument names."""
+def as_grouping(
+    where: str, balance: str | Tensor | Grouping, classes: int, device: torch.device, inner: str = "odds"
+) -> Grouping:
+    """Return the grouping a `balance` argument names, with the inner term that `inner` names."""
+    if inner not in INNERS:
+        raise ValueError(f"{where}: inner must be one of {', '.join(map(repr, INNERS))}; got {inner!r}.")
+    if inner != "odds" and not (isinstance(balance, ClassBalance) or (isinstance(balance, str) and balance == "class")):
+        raise ValueError(
+            f'{where}: inner {inner!r} has one log per class; use balance "class", or inner "odds". Got '
+            f"{balance if isinstance(balance, str) else 'blocks of classes'!r}."
+        )
     if isinstance(balance, ClassBalance):
-        return balance
+        return replace(balance, inner=INNERS[inner])
     if isinstance(balance, BlockBalance):
         members = tuple(own if isinstance(own, slice) else own.to(device) for own in balance.members)
         return replace(balance, block=balance.block.to(device), members=members)
@@ -133,7 +147,7 @@ def as_grouping(where: str, balance: str | Tensor | Grouping, classes: int, devi
         members = tuple((block == number).nonzero().squeeze(1) for number in range(len(ids)))
         return BlockBalance(block, len(ids), f"blocks {block.tolist()}", members)
     if balance == "class":
-        return ClassBalance(classes)
+        return ClassBalance(classes, INNERS[inner])
     if balance == "pair":
         return BlockBalance(torch.arange(classes, device=device), classes, "pair")
     if balance == "none":

@@ -8,18 +8,23 @@ $$ \mathrm{P}(j \mid x) \cdot \mathrm{E}\Bigl[\frac{1}{1 + O_j\, p_j(x)}\Bigr] \
 A set alone in its pool has $O = 0$: the posterior is $\mathrm{softmax}(z)$, as for cross-entropy. In a large pool it is
 $p_j^2 O_j$: $\mathrm{softmax}(2z)$ with the class mass put back. Everything in between is the same formula. (Set the
 expected gradient at x to zero: a set of class j carries cross-entropy's gradient times $1/(1 + O_j p_j)$.)
+
+Inner "nll" has $1/(1 + O_j - \log p_j)$ in its place: $p_j (1 - \log p_j)$ alone, and $p_j (1 + O_j)$ in a large pool.
+Inner "divergence" answers the posterior itself, softmax(z), in a large pool whatever $O$ is, and approximately in a
+small one.
 """
 
 import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from equilog.criterion import Kind, check_kind
 from equilog.grouping import LogThreats
-from equilog.mass import log_one_plus
+from equilog.inner import INNERS, Inner, InnerName
+from equilog.logspace import log_one_plus
 from equilog.pooling import as_pools
+from equilog.prior import with_prior
 from equilog.targets import as_compute_dtype, class_vector
 
 _QUANTILES = 64
@@ -30,6 +35,7 @@ _SETS_DRAWN = 2**20
 def probabilities(
     logits: Tensor,
     *,
+    inner: InnerName = "odds",
     scale: float = 1.0,
     pool_size: float | None = None,
     temperature: float = 1.0,
@@ -44,13 +50,16 @@ def probabilities(
     puts the prior and the class mass A back, which gives the probabilities of the data as drawn:
     $\mathrm{P}(j \mid x) \propto p_j^2 A_j$ for an unbounded pool, $p_j (1 + O_j p_j)$ with $O_j = (A_j - 1) (1 -
     1/\text{pool\_size})$ for a bounded one, where $p = \mathrm{softmax}(\text{scale} \cdot (\text{logits} +
-    \text{prior\_strength} \log \text{prior}))$.
+    \text{prior\_strength} \log \text{prior}))$. For inner "nll" it is $p_j A_j$ and $p_j (1 + O_j - \log p_j)$; for
+    "divergence", $p_j$, which holds in large pools and nearly in small ones.
 
     Args:
         logits: (N, C), (N, C, d1, ...) or (C,), the bare scores.
+        inner: the loss's.
         scale: the loss's.
         pool_size: sets that shared a log in training; None for so many that one set's own odds do not count. The link
-            is scale for 1, 2 scale for None, and (2 - 1/pool_size) scale where nothing else is known.
+            is scale for 1, 2 scale for None, and (2 - 1/pool_size) scale where nothing else is known; for an inner term
+            other than "odds" it is scale.
         temperature: divides the scores before they are normalised; fit it on held-out data.
         log_class_mass: (C,) log A of such a pool, or None for the same mass in every class.
         prior: the loss's, (C,) or None.
@@ -71,6 +80,8 @@ def probabilities(
         tensor([0.7112, 0.2888])
     """
     check_kind("probabilities", kind)
+    if inner not in INNERS:
+        raise ValueError(f"probabilities: inner must be one of {', '.join(map(repr, INNERS))}; got {inner!r}.")
     if pool_size is not None and not pool_size >= 1:
         raise ValueError(f"probabilities: pool_size must be at least 1, or None for unbounded; got {pool_size}.")
     if not temperature > 0:
@@ -79,25 +90,30 @@ def probabilities(
     if kind == "posterior" and prior is not None:
         like = rows.reshape(-1, rows.shape[-1])
         prior = class_vector("probabilities", "prior", prior, like, positive=True, validate=False)
-        rows = rows + prior_strength * prior.log()
-    scores = scale * rows
-    if kind == "balanced" or log_class_mass is None:
-        scores = (2.0 if pool_size is None else 2.0 - 1.0 / pool_size) * scores
+        rows = with_prior(rows, prior, prior_strength)
+    scores, term = scale * rows, INNERS[inner]
+    if pool_size == 1 and log_class_mass is None:
+        log_class_mass = rows.new_zeros(rows.shape[-1])  # no other sets, so no mass of theirs
+    if kind == "balanced" or log_class_mass is None or term.separate:
+        scores = (2.0 - 1.0 / pool_size if inner == "odds" and pool_size is not None else term.link) * scores
     elif pool_size is None:
-        scores = 2.0 * scores + log_class_mass.to(rows)
+        scores = term.link * scores + log_class_mass.to(rows)
     else:
         others = torch.expm1(log_class_mass.to(rows)) * (1.0 - 1.0 / pool_size)
-        scores = posterior_scores(scores.log_softmax(-1), others.log())
+        scores = posterior_scores(scores.log_softmax(-1), others.log(), term)
     return classes_second((scores / temperature).softmax(-1), logits)
 
 
-def posterior_scores(log_prob: Tensor, log_others: Tensor) -> Tensor:
-    """Return log p - log E[1 / (1 + O p)] from log p (..., C) and draws of log O, (C,) or (K, C)."""
+def posterior_scores(log_prob: Tensor, log_others: Tensor, inner: Inner = INNERS["odds"]) -> Tensor:
+    """Return log p - log E[share] from log p (..., C) and draws of log O, (C,) or (K, C).
+
+    The share is 1 / (1 + O p) for odds.
+    """
     draws = log_others.reshape(-1, *[1] * (log_prob.dim() - 1), log_prob.shape[-1])
     # One draw at a time: K copies of the scores at once would be the largest tensor in the program.
     kept = log_prob.new_full(log_prob.shape, -math.inf)
     for draw in draws:
-        kept = torch.logaddexp(kept, F.logsigmoid(-(draw + log_prob)))
+        kept = torch.logaddexp(kept, inner.log_share(log_prob, draw))
     return log_prob - kept + math.log(len(draws))
 
 

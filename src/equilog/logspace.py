@@ -6,6 +6,7 @@ nothing is minus infinity, with gradient 0.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def log_sum_exp(values: Tensor, dim: int = -1) -> Tensor:
@@ -32,3 +33,9 @@ def log_of_sum(total: Tensor) -> Tensor:
     """Return the log of a sum of exponentials, minus infinity with gradient 0 where it is 0."""
     empty = total == 0
     return torch.where(empty, -torch.inf, torch.where(empty, 1.0, total).log())
+
+
+def log_one_plus(log_sums: Tensor) -> Tensor:
+    """Return log(1 + exp(log_sums)), with all its digits at both ends."""
+    # Above 40 the 1 is less than the last digit of a float64. (logaddexp has NaN for a second derivative below -700.)
+    return F.softplus(log_sums, threshold=40.0)

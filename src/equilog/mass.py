@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import functional as F
 
+from equilog.logspace import log_one_plus
 from equilog.targets import reads_values
 
 
@@ -28,6 +28,8 @@ class Layout:
     """Whether one pool spans all parts. Where each part has pools of its own, only their number is shared."""
     compensated: bool = False
     """Whether soft targets are compensated, so that R is gathered."""
+    inner: str = "odds"
+    """What the sets add: odds, or another inner term of "class" balance."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,6 @@ def precise(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def log_one_plus(log_sums: Tensor) -> Tensor:
-    """Return log(1 + exp(log_sums)), with all its digits at both ends."""
-    # Above 40 the 1 is less than the last digit of a float64. (logaddexp has NaN for a second derivative below -700.)
-    return F.softplus(log_sums, threshold=40.0)
-
-
 def share_of(log_sums: Tensor, total: Tensor, factor: Tensor | float) -> Tensor:
     """Return log(1 + the total), whose gradient is that of this part's share of it, times `factor`.
 
@@ -179,6 +175,7 @@ def described(layout: Layout) -> str:
     """Return the layout in words, for error texts."""
     return (
         f'balance "{layout.balance}" over {layout.classes} classes'
+        + (f', inner "{layout.inner}"' if layout.inner != "odds" else "")
         + (", compensated" if layout.compensated else "")
         + ("" if layout.spans else ", with pools of its own")
     )

@@ -26,11 +26,14 @@ from equilog.inference import (
     label_posterior_scores,
     posterior_scores,
 )
+from equilog.inner import INNERS, InnerName
 from equilog.labels import Labels, as_labels
-from equilog.mass import SETS, ClassMass, log_one_plus, precise
+from equilog.logspace import log_one_plus
+from equilog.mass import SETS, ClassMass, precise
 from equilog.multilabel import multilabel_part, side_weight
 from equilog.part import Group, Part, as_group, whole_of
 from equilog.pooling import Pools, as_pools
+from equilog.prior import with_prior
 from equilog.targets import Sets, as_compute_dtype, as_sets
 
 
@@ -187,6 +190,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
 
     Args:
         balance: as the function's.
+        inner: as the function's.
         pool: as the function's; or "stream", the sets of this and earlier training calls, by a moving class mass: the
             loss is that of a batch of `effective_sets` sets, of which the call is a sample.
         compensation: as the function's.
@@ -226,6 +230,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         self,
         *,
         balance: Balance | Tensor = "class",
+        inner: InnerName = "odds",
         pool: str | int | Tensor | None = None,
         compensation: Compensation | None = "weight",
         scale: float = 1.0,
@@ -251,10 +256,11 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             raise ValueError(f'{type(self).__name__}: prior must be a (C,) tensor, "auto" or None; got {prior!r}.')
         # A tensor of blocks is read once, here, so that nothing waits for its values in training.
         self.balance: Balance | Grouping = (
-            as_grouping(type(self).__name__, balance, len(balance), balance.device)
+            as_grouping(type(self).__name__, balance, len(balance), balance.device, inner)
             if isinstance(balance, Tensor)
             else balance
         )
+        self.inner = inner
         self.compensation = compensation
         self.prior_strength = prior_strength
         self.ignore_index = ignore_index
@@ -301,14 +307,19 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         check_kind(type(self).__name__, kind)
         rows = self.scale * as_compute_dtype(classes_last(logits))
         prior = self._current_prior(rows.shape[-1])
-        observed = self.log_others.numel() > 0
-        if kind == "balanced" and (prior is None or not observed):
+        alone = isinstance(self.pool, int) and self.pool == 1
+        log_others = self.log_others
+        if alone and self.link.isnan():
+            log_others = rows.new_full((1, rows.shape[-1]), -math.inf)  # a pool of one has no other sets to observe
+        observed = log_others.numel() > 0
+        if kind == "balanced" and not (observed and (alone or prior is not None)):
             return classes_second(self._balanced_link() * rows, logits)
-        log_prior = 0.0 if prior is None else self.prior_strength * prior.to(rows).log()
-        log_prob = (rows + self.scale * log_prior).log_softmax(-1)
-        scores = posterior_scores(log_prob, self.log_others) if observed else self._balanced_link() * log_prob
+        log_prob = with_prior(rows, prior, self.scale * self.prior_strength).log_softmax(-1)
+        scores = (
+            posterior_scores(log_prob, log_others, INNERS[self.inner]) if observed else self._balanced_link() * log_prob
+        )
         if kind == "balanced":
-            scores = scores - log_prior
+            scores = with_prior(scores, prior, -self.prior_strength)
         elif self.weight is not None:
             # A class whose log counts twice is answered as if it were twice as frequent.
             scores = scores - self.weight.to(rows).clamp(min=torch.finfo(rows.dtype).tiny).log()
@@ -319,32 +330,36 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         """Take from trained logits what a pool's other sets add to each class, for the posterior.
 
         Limits: the posterior is exact for index targets and for compensated probability targets. With label smoothing,
-        or probability targets and no compensation, the class mass is left out of it, and it is an approximation.
+        or probability targets and no compensation, the class mass is left out of it, and it is an approximation; so it
+        is for inner "divergence" in pools of a few sets.
         """
         where = type(self).__name__
         sets = self._sets(logits, target, sample_weight)
         pools = as_pools(where, self._call_pool(), sets.shape, sets.logits.device)
         size = self._observed_pool_size(pools, sets.kept)
-        grouping = as_grouping(where, self.balance, sets.classes, sets.logits.device)
-        if sets.probs is not None or not isinstance(grouping, ClassBalance):
-            # Compensated soft targets are answered by softmax(2 scale z) whatever the pool, and so are groupings that
-            # hold every pair's opposite in large pools: no class mass moves the answer.
-            self.link.fill_(2.0 if sets.probs is not None else 2.0 - 1.0 / size)
+        grouping = as_grouping(where, self.balance, sets.classes, sets.logits.device, self.inner)
+        inner = INNERS[self.inner]
+        if sets.labels is None or not isinstance(grouping, ClassBalance) or inner.separate:
+            # Compensated soft targets are answered by softmax(link scale z) whatever the pool, and hard ones in large
+            # pools by groupings that hold every pair's opposite and by separate terms: no class mass moves the answer.
+            opposites = sets.labels is not None and not isinstance(grouping, ClassBalance)
+            self.link.fill_(inner.link - 1.0 / size if opposites else inner.link)
             return
-        prior = self._current_prior(sets.classes)
-        z = sets.logits if prior is None else sets.logits + self.prior_strength * prior.to(sets.logits).log()
-        threats = grouping.log_threats(self.scale * z, sets)
-        self.log_others = draw_pools(threats, sets.log_weight, size - 1)
-        # A set of class y carries 1 / (1 + O_y p_y) of cross-entropy's gradient, and 1 + O_y p_y = A_y p_y is what the
-        # posterior multiplies p_y with. Its mean tells how far the scores are from softmax(z) towards softmax(2 z).
-        log_prob = -F.softplus(threats.values.squeeze(1))
-        share = F.sigmoid(-(self.log_others[:, threats.slot] + log_prob)).mean(0)
-        self.link.copy_(2.0 - (share * sets.kept).sum() / sets.kept.sum().clamp(min=1))
+        z = self.scale * with_prior(sets.logits, self._current_prior(sets.classes), self.prior_strength)
+        self.log_others = draw_pools(grouping.log_threats(z, sets), sets.log_weight, size - 1)
+        # The posterior divides p_y by the share that a set of class y keeps of cross-entropy's gradient. The mean share
+        # tells how far the scores are from those of a large pool.
+        log_prob = z.log_softmax(1).gather(1, sets.labels[:, None]).squeeze(1)
+        share = inner.log_share(log_prob, self.log_others[:, sets.labels]).exp().mean(0)
+        self.link.copy_(inner.link - (share * sets.kept).sum() / sets.kept.sum().clamp(min=1))
 
     def extra_repr(self) -> str:
         """Show the pool, balance and prior."""
         prior = "auto" if self.class_count is not None else self.prior if self.prior is None else "given"
-        return f"balance={self.balance!r}, pool={self.pool!r}, prior={prior!r}, compensation={self.compensation!r}"
+        return (
+            f"balance={self.balance!r}, inner={self.inner!r}, pool={self.pool!r}, prior={prior!r}, "
+            f"compensation={self.compensation!r}"
+        )
 
     def _sets(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None) -> Sets:
         return as_sets(
@@ -362,6 +377,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             type(self).__name__,
             sets,
             balance=self.balance,
+            inner=self.inner,
             pool=self._call_pool(),
             compensation=self.compensation,
             scale=self.scale,
@@ -369,6 +385,10 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             prior_strength=self.prior_strength,
             validate=self.validate,
         )
+
+    def _balanced_link(self) -> float:
+        unseen = self.inner != "odds" and bool(self.link.isnan())
+        return INNERS[self.inner].link if unseen else super()._balanced_link()
 
     def _current_prior(self, classes: int) -> Tensor | None:
         if self.class_count is None:

@@ -18,6 +18,7 @@ from equilog.functional import (
     log_balanced_cross_entropy,
 )
 from equilog.grouping import ClassBalance, Grouping, as_grouping
+from equilog.inner import INNERS, InnerName
 from equilog.multilabel import multilabel_cross_entropy
 from equilog.pooling import as_pools
 from equilog.targets import as_sets
@@ -74,6 +75,7 @@ def scores(
     target: Tensor,
     *,
     balance: Balance | Tensor | Grouping = "class",
+    inner: InnerName = "odds",
     compensation: Compensation | None = "weight",
     pool: str | int | Tensor = "batch",
     scale: float = 1.0,
@@ -89,6 +91,7 @@ def scores(
     Args:
         target: (n, C) probabilities, each row summing to 1.
         balance: the loss's.
+        inner: the loss's.
         compensation: the loss's.
         pool: the loss's.
         scale: the loss's.
@@ -118,19 +121,25 @@ def scores(
     target = _as_probabilities(where, target)
     as_sets(where, torch.zeros_like(target), target, validate=True)
     log_answer = target.log()
-    if isinstance(as_grouping(where, balance, target.shape[1], target.device), ClassBalance) and compensation is None:
+    grouping = as_grouping(where, balance, target.shape[1], target.device, inner)
+    if inner == "nll" and compensation is None:
+        raise ValueError(
+            f'{where}: inner "nll" without compensation has no closed form; use compensation "weight" or "offset".'
+        )
+    if isinstance(grouping, ClassBalance) and inner == "odds" and compensation is None:
         pools = as_pools(where, pool, target.shape[:1], target.device)
         sizes = pools.ids.bincount(minlength=pools.count).tolist()
         affinity = [_affinity(sets) for sets in torch.split(target[pools.ids.argsort(stable=True)], sizes)]
         if affinity:
             log_answer = log_answer - _solve(torch.stack(affinity)).log()[pools.ids]
-    return log_answer.log_softmax(1) / (2.0 * scale)
+    return log_answer.log_softmax(1) / (INNERS[inner].link * scale)
 
 
 def minimum(
     target: Tensor,
     *,
     balance: Balance | Tensor | Grouping = "class",
+    inner: InnerName = "odds",
     compensation: Compensation | None = "weight",
     pool: str | int | Tensor = "batch",
     reduction: Reduction = "mean",
@@ -144,6 +153,7 @@ def minimum(
     Args:
         target: (n, C) probabilities, each row summing to 1.
         balance: the loss's.
+        inner: the loss's.
         compensation: the loss's.
         pool: the loss's.
         reduction: the loss's.
@@ -161,9 +171,9 @@ def minimum(
         >>> minimum(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))  # 2 log(1 + 1/2)
         tensor(0.8109, dtype=torch.float64)
     """
-    best = scores(target, balance=balance, compensation=compensation, pool=pool)
+    best = scores(target, balance=balance, inner=inner, compensation=compensation, pool=pool)
     return log_balanced_cross_entropy(
-        best, target.detach(), balance=balance, compensation=compensation, pool=pool, reduction=reduction
+        best, target.detach(), balance=balance, inner=inner, compensation=compensation, pool=pool, reduction=reduction
     )
 
 
@@ -172,6 +182,7 @@ def regret(
     target: Tensor,
     *,
     balance: Balance | Tensor | Grouping = "class",
+    inner: InnerName = "odds",
     compensation: Compensation | None = "weight",
     pool: str | int | Tensor = "batch",
     scale: float = 1.0,
@@ -185,6 +196,7 @@ def regret(
         logits: (n, C), floating point, with the log-prior added where the loss has one.
         target: (n, C) probabilities, each row summing to 1; or (n,) class indices, whose minimum is 0.
         balance: the loss's.
+        inner: the loss's.
         compensation: the loss's.
         pool: the loss's.
         scale: the loss's.
@@ -210,6 +222,7 @@ def regret(
         logits.double(),
         target,
         balance=balance,
+        inner=inner,
         compensation=compensation,
         pool=pool,
         scale=scale,
@@ -217,7 +230,7 @@ def regret(
     )
     if not target.is_floating_point():
         return loss
-    least = minimum(target, balance=balance, compensation=compensation, pool=pool, reduction=reduction)
+    least = minimum(target, balance=balance, inner=inner, compensation=compensation, pool=pool, reduction=reduction)
     return (loss - least).clamp(min=0.0)
 
 

@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from equilog.mass import ClassMass, Layout, described, log_one_plus, share_of
+from equilog.logspace import log_one_plus
+from equilog.mass import ClassMass, Layout, described, share_of
 from equilog.pooling import Pools
 
 Group = dist.ProcessGroup | Literal["world"] | None

@@ -50,6 +50,11 @@ class Case:
     def multilabel(self) -> bool:
         return self.function is multilabel_cross_entropy
 
+    @property
+    def link(self) -> float:
+        """Soft targets are answered by softmax(link * scale * z)."""
+        return 1.0 if "gentle" in self.tags else 2.0
+
     def inputs(self, seed: int = 0) -> Inputs:
         return self.draw(torch.Generator().manual_seed(seed))
 
@@ -170,11 +175,18 @@ def _balanced(
         return Inputs(logits, target, chosen)
 
     found = set(tags) | {kind}
+    inner = options.get("inner", "odds")
+    found.add("convex" if inner == "odds" else "gentle")
+    compensated = options.get("balance", "class") == "class" and options.get("compensation", "weight") is not None
     if kind != "index" or options.get("label_smoothing"):
         found.add("soft")
-        exact = options.get("balance", "class") != "class" or options.get("compensation", "weight") is not None
-        if exact and not weight:
-            found.add("exact")
+        if compensated and inner != "divergence":
+            found.add("compensated")
+        answers = options.get("balance", "class") != "class" or compensated
+        if inner == "divergence" or (answers and not weight):
+            found.add("stationary")  # at softmax(link scale z) = t
+            if inner != "nll":
+                found.add("exact")  # and least there alone
     else:
         found.add("hard")
     return Case(name, log_balanced_cross_entropy, reference.balanced, draw, frozenset(found))
@@ -210,9 +222,9 @@ def _multilabel(
             chosen["pool"] = torch.randint(4, shape, generator=generator)
         return Inputs(logits, target, chosen)
 
-    found = set(tags) | {kind, "hard" if kind == "index" else "soft"}
+    found = set(tags) | {kind, "hard" if kind == "index" else "soft", "convex"}
     if kind != "index" and options.get("pos_weight") is None:
-        found.add("exact")
+        found |= {"exact", "stationary"}
     return Case(name, multilabel_cross_entropy, reference.multilabel, draw, frozenset(found))
 
 
@@ -220,6 +232,7 @@ BLOCKS = torch.tensor([2, 0, 0, 7])
 BALANCES: dict[str, Any] = {"class": "class", "pair": "pair", "none": "none", "blocks": BLOCKS}
 POOLS: dict[str, Any] = {"default": None, "one": 1, "four": 4, "ids": "ids"}
 KINDS = ("index", "probability")
+GENTLE = ("nll", "divergence")
 
 CASES: tuple[Case, ...] = (
     *(
@@ -257,6 +270,37 @@ CASES: tuple[Case, ...] = (
         for balance in BALANCES
         for kind in KINDS
     ),
+    *(
+        _balanced(f"{inner}-{kind}-{pool}", inner=inner, kind=kind, pool=POOLS[pool])
+        for inner in GENTLE
+        for kind in (*KINDS, "sparse")
+        for pool in POOLS
+    ),
+    *(
+        _balanced(f"nll-{compensation}-{kind}", inner="nll", kind=kind, compensation=compensation)
+        for compensation in ("offset", None)
+        for kind in KINDS
+    ),
+    _balanced("divergence-uncompensated", inner="divergence", kind="probability", compensation=None),
+    *(
+        _balanced(
+            f"{inner}-{kind}-everything",
+            inner=inner,
+            kind=kind,
+            pool=4,
+            scale=0.7,
+            prior=True,
+            prior_strength=0.8,
+            weight=True,
+            weighted="set",
+            ignored=kind == "index",
+        )
+        for inner in GENTLE
+        for kind in KINDS
+    ),
+    *(_balanced(f"{inner}-smoothing", inner=inner, label_smoothing=0.2, pool=3) for inner in GENTLE),
+    *(_balanced(f"{inner}-positions", inner=inner, shape=(3, 4), weighted="sample", ignored=True) for inner in GENTLE),
+    *(_balanced(f"{inner}-two-{kind}", inner=inner, kind=kind, classes=2) for inner in GENTLE for kind in KINDS),
     _balanced("class-prior", prior=True),
     _balanced("class-soft-prior", kind="probability", prior=True, scale=0.5),
     _balanced("class-weight", weight=True),

@@ -43,16 +43,29 @@ FOUND = 1e-8
 
 @pytest.mark.parametrize("case", cases("exact", "probability", multilabel=False))
 def test_soft_targets_are_answered_exactly(case: Case) -> None:
-    """t = softmax(2 scale (z + strength log prior))."""
+    """t = softmax(link scale (z + strength log prior)), the link being 2 for odds and 1 for the gentler inner terms."""
     inputs = case.inputs()
     scores = minimise(lambda z: case.loss(inputs.with_logits(z), reduction="sum"), inputs.logits.shape)
     row = case.in_a_row(inputs.with_logits(scores))
     z = row.logits
     if row.options.get("prior") is not None:
         z = z + row.options.get("prior_strength", 1.0) * row.options["prior"].log()
-    answer = (2 * row.options.get("scale", 1.0) * z).softmax(1)
+    answer = (case.link * row.options.get("scale", 1.0) * z).softmax(1)
     counts = row.options.get("sample_weight", torch.ones(len(z))) > 0  # nobody asks a set of weight 0
     assert float((answer - row.target)[counts].abs().max()) < FOUND
+
+
+@pytest.mark.parametrize("case", cases("stationary", "probability"))
+def test_the_answer_is_stationary(case: Case) -> None:
+    """Whatever the weights of the sets; for nll, which is not convex, this is all that holds in every pool."""
+    inputs = case.inputs()
+    scale, prior = inputs.options.get("scale", 1.0), inputs.options.get("prior")
+    log_target = torch.logit(inputs.target) if case.multilabel else inputs.target.log()
+    if prior is not None:
+        log_target = log_target - case.link * scale * inputs.options.get("prior_strength", 1.0) * prior.log()
+    answer = inputs.with_logits(log_target / (case.link * scale))
+    # Sums of differences of numbers below 1, each rounded at 1e-16 of the logits.
+    assert float(case.gradient(answer, reduction="sum").abs().max()) < 1e-13
 
 
 @pytest.mark.parametrize("balance", BALANCES)

@@ -131,7 +131,7 @@ def test_gradient_is_bounded_whatever_the_logits(case: Case) -> None:
     assert float(case.gradient(inputs, reduction="sum").abs().sum()) <= bound * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", cases("convex"))
 def test_convex_in_the_logits(case: Case) -> None:
     """I6, at the middle between random points."""
     inputs = case.inputs()
@@ -145,7 +145,7 @@ def test_convex_in_the_logits(case: Case) -> None:
 
 # torch scripts its own decompositions for forward derivatives, and warns of that.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("case", cases("probability"))
+@pytest.mark.parametrize("case", cases("convex", "probability"))
 def test_hessian_has_no_negative_direction(case: Case) -> None:
     """I6, of the second derivatives; zero in one direction a set, the constant that may be added to its logits."""
     inputs = case.inputs()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from contract import reference
-from contract.cases import BALANCES, CASES, IGNORED, Case, Inputs, cases
+from contract.cases import BALANCES, CASES, GENTLE, IGNORED, Case, Inputs, cases
 from equilog import log_balanced_cross_entropy
 
 # Two ways to the same sum of some fifty terms differ in the rounding of each, 1e-16 of a few units.
@@ -197,6 +197,8 @@ def calls(draw: st.DrawFn) -> Inputs:
         "scale": draw(st.sampled_from([1.0, 0.3, 2.0])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.1])),
     }
+    if options["balance"] == "class":
+        options["inner"] = draw(st.sampled_from(["odds", *GENTLE]))
     if options["balance"] == "blocks":
         options["balance"] = torch.randint(3, (classes,), generator=generator)
     if draw(st.booleans()):

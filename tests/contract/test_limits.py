@@ -268,8 +268,7 @@ def test_gradient_of_a_sample_weight(case: Case) -> None:
     """Its share of the threats: sum_i v_i dL/dv_i is the derivative of the loss when all weights grow together."""
     row = case.in_a_row(case.inputs())
     weight = row.options.get("sample_weight", torch.ones(len(row.logits), dtype=torch.float64))
-    compensated = case.name.split("-")[0] in ("class", "offset", "positions", "samples") and "soft" in case.tags
-    if compensated and not case.multilabel:
+    if "compensated" in case.tags:
         row = row.with_options(compensation=None)  # R grows with the weights too, but is held fixed
     weight = weight.clone().requires_grad_()
     loss = case.loss(row.with_options(sample_weight=weight), reduction="sum")

@@ -88,7 +88,8 @@ def test_largest_half_precision_logits(case: Case) -> None:
     inputs = case.inputs(5)
     low = inputs.with_logits((6e4 * inputs.logits.sign()).half())
     same = inputs.with_logits(low.logits.double())
-    torch.testing.assert_close(case.loss(low).double(), case.loss(same), rtol=1e-5, atol=1e-5)
+    # float32 numbers of 6e4 are 4e-3 apart, by which a prior rounds the differences between equal logits.
+    torch.testing.assert_close(case.loss(low).double(), case.loss(same), rtol=1e-4, atol=1e-5)
     assert case.gradient(low).isfinite().all()
 
 

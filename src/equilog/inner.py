@@ -1,0 +1,167 @@
+"""What a set adds to its pool before the log: the inner term of one log per class.
+
+Three strictly proper losses of one set, split by class. `odds` is the article's, which balances hard targets best and
+is exponential in the scores; `nll` and `divergence` grow linearly with them.
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equilog.logspace import log_one_plus
+from equilog.odds import log_odds_against_each, log_odds_against_label, weighted_log
+
+InnerName = Literal["odds", "nll", "divergence"]
+
+
+class Inner(Protocol):
+    """The term of one set and class, as a logarithm, and what it makes of the scores at the answer."""
+
+    @property
+    def name(self) -> InnerName:
+        """The name in a call."""
+
+    @property
+    def link(self) -> float:
+        """The answer to a probability target t is softmax(link * scale * z) = t."""
+
+    @property
+    def separate(self) -> bool:
+        """Whether the term of each class is least at the answer by itself, with none of the others' help.
+
+        Then the answer needs no compensation, and no class mass moves it. A set with an index target then adds to every
+        class, else to its own alone.
+        """
+
+    def log_of_label(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Return the log terms of sets with index targets, from scores (n, C): (n,) of their class, or (n, C)."""
+
+    def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
+        """Return the log terms (n, C) of sets with probability targets (n, C), from scores (n, C)."""
+
+    def at_optimum(self, probs: Tensor) -> Tensor:
+        """Return what is left of the terms (n, C) at the answer."""
+
+    def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
+        """Return the log of the share of cross-entropy's gradient that an index target keeps in its pool.
+
+        From log p of its class, and the log of what the pool's other sets add to that class.
+        """
+
+
+class Odds:
+    """t_j (1/p_j - 1): the odds against class j."""
+
+    name: InnerName = "odds"
+    link = 2.0
+    separate = False
+
+    def log_of_label(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Return the log odds (n,) against each label."""
+        return log_odds_against_label(z, labels)
+
+    def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
+        """Return the log odds against each class with its target's share."""
+        return weighted_log(log_odds_against_each(z), probs)
+
+    def at_optimum(self, probs: Tensor) -> Tensor:
+        """Return rho_j = sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
+        root = probs.sqrt()
+        return root * (root.sum(1, keepdim=True) - root)
+
+    def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
+        """Return -log(1 + O p)."""
+        return F.logsigmoid(-(log_others + log_prob))
+
+
+class NegativeLogLikelihood:
+    """-t_j log p_j: cross-entropy, split by class."""
+
+    name: InnerName = "nll"
+    link = 1.0
+    separate = False
+
+    def log_of_label(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Return the log of the cross-entropy (n,) of each set."""
+        return _log_of_nll(log_odds_against_label(z, labels))
+
+    def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
+        """Return the log of each class's part of the cross-entropy."""
+        return weighted_log(_log_of_nll(log_odds_against_each(z)), probs)
+
+    def at_optimum(self, probs: Tensor) -> Tensor:
+        """Return -t_j log t_j, the entropy by class."""
+        entropy: Tensor = torch.special.entr(probs)
+        return entropy
+
+    def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
+        """Return -log(1 + O - log p)."""
+        return -torch.log1p(log_others.exp() - log_prob)
+
+
+class Divergence:
+    """t_j log(t_j / p_j) - t_j + p_j: the generalized Kullback-Leibler divergence, whose every class has its own zero.
+
+    A set with an index target also adds p_k to each other class, for the mass they take from its own.
+    """
+
+    name: InnerName = "divergence"
+    link = 1.0
+    separate = True
+
+    def log_of_label(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Return (n, C): log(-log p_j - 1 + p_j) of the label and log p_k of every other class."""
+        index = labels[:, None]
+        log_prob = -log_one_plus(log_odds_against_each(z))
+        return log_prob.scatter(1, index, _log_of_gap(log_prob.gather(1, index)))
+
+    def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
+        """Return log t_j + log(e^d - 1 - d) with d = log(p_j / t_j), which is log p_j where t_j is 0."""
+        log_prob = -log_one_plus(log_odds_against_each(z))
+        positive = probs > 0
+        log_target = torch.where(positive, probs, 1.0).log()
+        gap = _log_of_gap(torch.where(positive, log_prob, -1.0) - log_target)
+        return torch.where(positive, log_target + gap, log_prob)
+
+    def at_optimum(self, probs: Tensor) -> Tensor:
+        """Return 0: each term is zero at the answer."""
+        return torch.zeros_like(probs)
+
+    def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
+        """Return 0, all of it: in a large pool the answer is the posterior whatever the other sets add."""
+        return torch.zeros_like(log_prob + log_others)
+
+
+INNERS: dict[str, Inner] = {inner.name: inner for inner in (Odds(), NegativeLogLikelihood(), Divergence())}
+"""The inner terms by name."""
+
+
+def _log_of_nll(log_odds: Tensor) -> Tensor:
+    """Return log(-log p) = log(log(1 + odds)), which for small odds is their log to the last digit."""
+    small = log_odds < -40.0
+    return torch.where(small, log_odds, log_one_plus(torch.where(small, 0.0, log_odds)).log())
+
+
+_SERIES_ORDER = 13
+
+
+def _log_of_gap(d: Tensor) -> Tensor:
+    """Return log(e^d - 1 - d), where each of three forms keeps its digits; at 0 as near above 0 as has a log.
+
+    That log of 0 is finite, so that both derivatives of the gap come out of it right: 0 and 1.
+    """
+    least = torch.finfo(d.dtype).tiny ** 0.4  # its square is far below the last digit of 1, and far from underflow
+    d = d + torch.where(d.abs() < least, least - d, 0.0).detach()
+    near, above = d.abs() < 0.25, d > 1.0
+    series = torch.ones_like(d)
+    close = torch.where(near, d, 0.0)
+    for order in range(_SERIES_ORDER, 2, -1):
+        series = 1.0 + close / order * series
+    at_zero = 2.0 * torch.where(near, d, 1.0).abs().log() + (0.5 * series).log()
+    far_above = torch.where(above, d, 1.0)
+    growing = far_above + torch.log1p(-(1.0 + far_above) * (-far_above).exp())
+    between = torch.where(near | above, -1.0, d)
+    falling = (between.expm1() - between).log()
+    return torch.where(near, at_zero, torch.where(above, growing, falling))
