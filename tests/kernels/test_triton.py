@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-TESTS = Path(__file__).with_name("test_triton_odds.py")
+HERE = Path(__file__).parent
+TESTS = [str(HERE / f"test_triton_{name}.py") for name in ("odds", "sums")]
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed; it comes with equilog[dev] on Linux"
 )
@@ -23,8 +24,8 @@ def test_interpreted_on_the_cpu() -> None:
     """In a process of its own: triton decides at import whether it compiles or interprets."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(TESTS)],
-        cwd=TESTS.parents[2],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *TESTS],
+        cwd=HERE.parents[1],
         env={**inherited, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
@@ -40,27 +41,17 @@ def test_the_package_is_imported_without_triton() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
 def test_the_benchmark_says_that_there_is_no_gpu() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu"], cwd=TESTS.parents[2], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "benchmarks.gpu"], cwd=HERE.parents[1], capture_output=True, text=True, check=True
     )
     assert run.stdout.startswith("no GPU")
 
 
-def compiled(kernel: Any, classes: int, score_type: str, capability: int) -> str:
-    """Return the machine's assembly of a kernel for contiguous scores (n, classes), as a launch would ask for it."""
+def compiled(kernel: Any, types: dict[str, str], fixed: dict[str, Any], capability: int, **options: int) -> str:
+    """Return a GPU's assembly of a kernel, as a launch would ask for it; what has no type is a 32-bit integer."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from equilog.kernels import triton_odds
-
-    layout = triton_odds._layout(torch.empty(0, classes))
-    options = {"num_warps": layout.pop("num_warps")}
-    fixed = layout | {"column_stride": 1, "label_stride": 1, "upstream_stride": 1}
-    fixed |= {"classes": 1, "row_stride": 1} if classes == 1 else {}
-    wide = "*fp64" if score_type == "fp64" else "*fp32"
-    types = dict.fromkeys(("log_odds", "peaks", "totals", "upstream"), wide)
-    types |= {"z": f"*{score_type}", "gradient": f"*{score_type}", "labels": "*i64"}
     names = kernel.arg_names
-    assert {*types, *fixed, "n", "classes", "row_stride"} >= set(names)
     return compile(
         ASTSource(
             kernel,
@@ -73,24 +64,53 @@ def compiled(kernel: Any, classes: int, score_type: str, capability: int) -> str
     ).asm["ptx"]
 
 
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+not_interpreted = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing"
+)
+
+
 @needs_triton
-@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize(
-    ("classes", "score_type", "capability"),
+    ("classes", "score", "capability"),
     [(1, "fp16", 80), (21, "fp64", 80), (21, "fp32", 90), (1000, "bf16", 90), (128256, "bf16", 90), (1000, "fp32", 80)],
 )
-def test_compiles_for_gpus(
-    classes: int, score_type: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_odds_compile_for_gpus(classes: int, score: str, capability: int) -> None:
     """Rows that begin at 16 bytes are read and written 16 bytes at a time."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     from equilog.kernels import triton_odds
 
-    odds = compiled(triton_odds._log_odds_kernel, classes, score_type, capability)
-    gradient = compiled(triton_odds._gradient_kernel, classes, score_type, capability)
+    wide = "*fp64" if score == "fp64" else "*fp32"
+    types = dict.fromkeys(("log_odds", "peaks", "totals", "upstream"), wide)
+    types |= {"z": f"*{score}", "gradient": f"*{score}", "labels": "*i64"}
+    fixed = triton_odds._layout(torch.empty(0, classes))
+    warps = fixed.pop("num_warps")
+    fixed |= {"column_stride": 1, "label_stride": 1, "upstream_stride": 1}
+    fixed |= {"classes": 1, "row_stride": 1} if classes == 1 else {}
+    odds, gradient = (
+        compiled(kernel, types, fixed, capability, num_warps=warps)
+        for kernel in (triton_odds._log_odds_kernel, triton_odds._gradient_kernel)
+    )
     assert "ld.global" in odds
     assert "st.global" in gradient
     if classes >= 1000:
         assert "ld.global.v4.b32" in odds
         assert "ld.global.v4.b32" in gradient
         assert "st.global.v4.b32" in gradient
+
+
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(("slots", "value", "capability"), [(16, "fp32", 80), (32, "fp32", 90), (64, "fp64", 90)])
+def test_log_sums_compile_for_gpus(slots: int, value: str, capability: int) -> None:
+    from equilog.kernels import triton_sums
+
+    types = dict.fromkeys(("values", "peaks", "totals"), f"*{value}") | {"ids": "*i64"}
+    fixed = {"ROWS": triton_sums._TILE // slots, "SLOTS": slots, "value_stride": 1, "id_stride": 1}
+    assert "atom" not in compiled(triton_sums._sums_kernel, types, fixed, capability)

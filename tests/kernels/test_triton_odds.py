@@ -1,9 +1,5 @@
-"""The Triton kernels against torch's own operations in float64: on a GPU, or through Triton's interpreter.
+"""The kernels of the log odds against torch's own operations in float64."""
 
-The interpreter is chosen by TRITON_INTERPRET=1 before triton is imported; test_triton.py runs this file so.
-"""
-
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-
-pytest.importorskip("triton", reason="triton is not installed; it comes with equilog[dev] on Linux")
-if os.environ.get("TRITON_INTERPRET") == "1":
-    DEVICE = "cpu"
-elif torch.cuda.is_available():
-    DEVICE = "cuda"
-else:
-    pytest.skip("no GPU here; test_triton.py runs these tests through the interpreter", allow_module_level=True)
+from triton_device import DEVICE, quiet
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -28,11 +17,7 @@ from equilog.kernels import triton_odds
 from equilog.kernels.triton_odds import log_odds_against_label
 from equilog.odds import log_odds_against_label as composite
 
-pytestmark = [
-    # Through the interpreter, NumPy warns of infinities that are meant.
-    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter"),
-    pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning"),
-]
+pytestmark = quiet
 
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 INF, NAN = float("inf"), float("nan")

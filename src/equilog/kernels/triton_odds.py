@@ -144,10 +144,10 @@ def _log_odds_kernel(
         score = tl.where(column == label.to(tl.int32)[None, :, None], -float("inf"), score)
         before = peak
         peak = tl.maximum(peak, tl.max(tl.max(score, 0), 1))
-        base = _usable(peak)
+        base = subtractable(peak)
         total = total * tl.exp(before - base) + tl.sum(tl.sum(tl.exp(score - base[None, :, None]), 0), 1)
 
-    base = _usable(peak)
+    base = subtractable(peak)
     against = tl.where(own == -float("inf"), float("inf"), tl.log(total) + (base - own))
     # What the gradient is divided by: infinity sends nothing back, from odds that are 0 or infinite.
     total = tl.where(tl.abs(against) == float("inf"), float("inf"), tl.where(in_range, total, float("nan")))
@@ -191,6 +191,6 @@ def _gradient_kernel(
 
 
 @triton.jit
-def _usable(peak):
+def subtractable(peak):
     """Keep what can be subtracted; infinities and NaN then go their own way through exp."""
     return tl.where(tl.abs(peak) < float("inf"), peak, 0.0)
