@@ -24,9 +24,11 @@ try:
     from rich.text import Text
 
     from equilog.compare import bundle, experiment
+    from equilog.compare.dataset import Dataset
     from equilog.compare.errors import DataError
     from equilog.compare.files import replacing
     from equilog.compare.named import NAMED, load
+    from equilog.compare.ranks import Ranks, joined
     from equilog.compare.run import Failure, ModelSettings
     from equilog.compare.tables import read_features
     from equilog.compare.terminal import print_results
@@ -91,23 +93,49 @@ def compare(
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; early stopping may take fewer.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 3e-3,
+    device: Annotated[str, typer.Option(help="Where networks are trained: cpu, cuda.")] = "cpu",
     list_names: Annotated[bool, typer.Option("--list", help="List the named data sets and the losses.")] = False,
 ) -> None:
-    """Train the same model with each loss on the same splits, and tell which served."""
+    """Train the same model with each loss on the same splits, and tell which served.
+
+    Started by a launcher, as by torchrun --nproc-per-node 2 -m equilog compare ..., the processes train each model
+    together.
+    """
     if list_names:
         _print_names()
         return
-    dataset = load(data, target=target or (), multilabel=multilabel, soft=soft)
-    names = [name.strip() for given in losses or () for name in given.split(",") if name.strip()]
-    plan = experiment.Plan(
-        losses=experiment.chosen_losses(dataset.task, names),
-        seeds=seeds,
-        test_fraction=test_fraction,
-        model=ModelSettings(
-            hidden_units=_widths(hidden), max_epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
-        ),
-    )
-    folder = out_dir or _default_folder(Path(data).stem, resume)
+    with joined() as ranks:
+        dataset = load(data, target=target or (), multilabel=multilabel, soft=soft)
+        names = [name.strip() for given in losses or () for name in given.split(",") if name.strip()]
+        plan = experiment.Plan(
+            losses=experiment.chosen_losses(dataset.task, names),
+            seeds=seeds,
+            test_fraction=test_fraction,
+            model=ModelSettings(
+                hidden_units=_widths(hidden),
+                max_epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                device=device,
+            ),
+        )
+        folder = out_dir or _default_folder(Path(data).stem, resume)
+        comparison = _compared(ranks, dataset, plan, folder, jobs=jobs, resume=resume)
+    if ranks.first:
+        print_results(out, comparison.results)
+        written = ["results.json", "report.html", *(["model/"] if comparison.model else [])]
+        out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
+    if comparison.interrupted:
+        err.print(Text("interrupted; the same command with --resume goes on from here", style="yellow"))
+        raise typer.Exit(130)
+    if comparison.failures:
+        raise typer.Exit(1)
+
+
+def _compared(
+    ranks: Ranks, dataset: Dataset, plan: experiment.Plan, folder: Path, *, jobs: int, resume: bool
+) -> experiment.Comparison:
+    """Compare under a progress bar, which the first rank shows."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -116,14 +144,17 @@ def compare(
         TextColumn("left"),
         TimeRemainingColumn(),
         console=err,
+        disable=not ranks.first,
         # The time left goes by all runs: one may take longer than the half minute that is looked back otherwise.
         speed_estimate_period=float("inf"),
     )
     bar = progress.add_task("training", start=False, visible=False)
 
     def started(total: int, done: int, notes: Sequence[str]) -> None:
+        if ranks.world > 1:
+            notes = [f"{ranks.world} processes train each model together.", *notes]
         for note in notes:
-            err.print(Text(_plain(note), style="dim"), soft_wrap=True)
+            progress.console.print(Text(_plain(note), style="dim"), soft_wrap=True)
         progress.update(bar, total=total, completed=done, visible=True)
         progress.start_task(bar)
 
@@ -133,17 +164,15 @@ def compare(
         progress.advance(bar)
 
     with progress:
-        comparison = experiment.compare(
-            dataset, plan, folder, jobs=jobs, resume=resume, started=started, advanced=advanced
+        return experiment.compare(
+            dataset,
+            plan,
+            folder,
+            jobs=jobs,
+            resume=resume,
+            started=started if ranks.first else None,
+            advanced=advanced if ranks.first else None,
         )
-    print_results(out, comparison.results)
-    written = ["results.json", "report.html", *(["model/"] if comparison.model else [])]
-    out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
-    if comparison.interrupted:
-        err.print(Text("interrupted; the same command with --resume goes on from here", style="yellow"))
-        raise typer.Exit(130)
-    if comparison.failures:
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
 from sklearn.compose import ColumnTransformer
 
@@ -16,16 +17,17 @@ from equilog.compare.dataset import Dataset
 from equilog.compare.errors import DataError, did_you_mean
 from equilog.compare.features import make_preprocessor
 from equilog.compare.ranking import ranked, unfinished
+from equilog.compare.ranks import Ranks
 from equilog.compare.records import Results, RunRecord
 from equilog.compare.report import write_report
 from equilog.compare.run import (
-    OVERCOME,
     Failure,
     ModelSettings,
     Split,
     TargetNames,
     as_given,
     attempt,
+    attempted,
     one_thread,
     prepare,
 )
@@ -99,23 +101,25 @@ def compare(
     The runs are spread by joblib, so a backend chosen with `joblib.parallel_config` (Dask, Ray) carries them over a
     cluster. Ctrl-C gives up the runs in hand and sums up what is finished.
 
+    Where torch.distributed is initialised, its ranks train each model together, one run after the other, to what one
+    process would have trained up to rounding. Every rank must call this with the same arguments; the first one writes.
+
     Args:
         dataset: what to compare on.
         plan: losses, splits and model.
         folder: where to write; must not hold another comparison.
-        jobs: processes; -1 is one a processor.
+        jobs: processes; -1 is one a processor. Ranks that train together take one run at a time, whatever is given.
         resume: go on with the comparison that `folder` holds, under the same plan; seeds and losses may be added.
         started: told once how many trainings there are in all, how many are done, and notes on the columns.
         advanced: told at the end of each training why it failed, or None. The last one is that of the model.
 
     Raises:
         DataError: the data cannot be split, the plan cannot be trained, the folder cannot be used, every run failed,
-            or a process of a run was killed.
-        KeyboardInterrupt: Ctrl-C before the first run had finished.
+            a process of a run was killed, or ranks were asked different things.
+        KeyboardInterrupt: Ctrl-C before the first run had finished, or on a rank other than the first.
     """
+    ranks = Ranks.present()
     _check(plan, jobs)
-    require_splittable(dataset)
-    preprocessor, notes = make_preprocessor(dataset.features)
     settings = {
         "equilog": __version__,
         "data": dataset.name,
@@ -123,8 +127,16 @@ def compare(
         "test_fraction": plan.test_fraction,
         **asdict(plan.model),
     }
-    store = Store.start(folder, settings, resume=resume)
-    done = {(run["loss"], run["seed"]) for run in store.runs()}
+    # Before anything that only some of them could refuse.
+    ranks.require_same({**settings, "losses": plan.losses, "seeds": plan.seeds})
+    require_splittable(dataset)
+    preprocessor, notes = make_preprocessor(dataset.features)
+    store = Store(folder)
+
+    def begin() -> set[tuple[str, int]]:
+        return {(run["loss"], run["seed"]) for run in Store.start(folder, settings, resume=resume).runs()}
+
+    done = ranks.told(begin)
     wanted = [(loss, seed) for seed in range(plan.seeds) for loss in plan.losses if (loss, seed) not in done]
     if started is not None:
         started(len(wanted) + len(done) + 1, len(done), [*dataset.notes, *notes])
@@ -140,16 +152,7 @@ def compare(
         if advanced is not None:
             advanced(failure)
 
-    with one_thread():
-        try:
-            for outcome in _outcomes(dataset, preprocessor, names, plan, wanted, jobs):
-                if isinstance(outcome, Failure):
-                    ended(outcome)
-                else:
-                    store.add(outcome)
-                    ended()
-        except KeyboardInterrupt:
-            interrupted = True
+    def summed_up() -> Results:
         finished = store.runs()
         if not finished:
             store.discard()
@@ -160,14 +163,31 @@ def compare(
         results["data"]["notes"] += notes
         store.finish(results)
         write_report(folder / "report.html", results, finished)
+        return results
+
+    with one_thread():
+        try:
+            for outcome in _outcomes(dataset, preprocessor, names, plan, wanted, jobs if ranks.world == 1 else 1):
+                if isinstance(outcome, Failure):
+                    ended(outcome)
+                    continue
+                if ranks.first:
+                    store.add(outcome)
+                ended()
+        except KeyboardInterrupt:
+            if not ranks.first:
+                raise
+            interrupted = True
+            # The others have gone.
+            ranks = Ranks()
+        results = ranks.told(summed_up)
         if not interrupted:
             best = _best(results)
-            try:
-                model = _fit(dataset, preprocessor, names, best, plan.model)
-            except OVERCOME as error:
-                ended(Failure(best, f"{best}, all rows: {error}"))
+            model = attempted(best, "all rows", lambda: _fit(dataset, preprocessor, names, best, plan.model))
+            if isinstance(model, Failure):
+                ended(model)
             else:
-                saved = bundle.save(model, folder / "model")
+                saved = bundle.save(model, folder / "model") if ranks.first else folder / "model"
                 ended()
     return Comparison(results, tuple(failures), interrupted, folder, saved)
 
@@ -181,6 +201,11 @@ def _check(plan: Plan, jobs: int) -> None:
         check_parameters(LogBalancedClassifier(**asdict(plan.model)).get_params())
     except ValueError as error:
         raise DataError(str(error)) from error
+    try:
+        torch.empty(0, device=plan.model.device)
+    except (RuntimeError, AssertionError) as error:
+        # torch goes on about how the device could be debugged.
+        raise DataError(f"--device {plan.model.device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _outcomes(

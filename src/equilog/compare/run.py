@@ -1,10 +1,10 @@
 """One run: one loss trained on one split and tested on its test rows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +14,13 @@ from sklearn.compose import ColumnTransformer
 
 from equilog.compare.dataset import Dataset
 from equilog.compare.metrics import class_records, evaluate, reliability
+from equilog.compare.ranks import Ranks, RanksPartedError
 from equilog.compare.records import Curve, RunRecord
 from equilog.compare.splits import split_rows
 from equilog.registry import Task
 from equilog.sklearn import LogBalancedClassifier
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,11 @@ class ModelSettings:
     weight_decay: float = 1e-2
     batch_size: int = 128
     patience: int = 10
+    device: str = "cpu"
 
     def classifier(self, loss: str, task: Task, seed: int) -> LogBalancedClassifier:
         """Return an unfitted classifier; the same seed gives every loss the same initial weights and batches."""
-        return LogBalancedClassifier(loss, task=task, random_state=seed, **asdict(self))
+        return LogBalancedClassifier(loss, task=task, random_state=seed, process_group="world", **asdict(self))
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,20 @@ def prepare(dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: fl
     )
 
 
-def attempt(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord | Failure:
-    """Return the run's record, or why it failed: one loss that breaks must not take the others with it."""
+def attempted(loss: str, rows: str, training: Callable[[], T]) -> T | Failure:
+    """Return what a training gives, or why it failed: one loss that breaks must not take the others with it."""
     try:
-        return train_and_test(split, names, loss, settings)
+        with Ranks.present().together():
+            return training()
+    except RanksPartedError:
+        raise
     except OVERCOME as error:
-        return Failure(loss, f"{loss}, split {split.seed}: {error}")
+        return Failure(loss, f"{loss}, {rows}: {error}")
+
+
+def attempt(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord | Failure:
+    """Return the run's record, or why it failed."""
+    return attempted(loss, f"split {split.seed}", lambda: train_and_test(split, names, loss, settings))
 
 
 def train_and_test(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array, check_random_state, column_or_1d
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from equilog.criterion import Criterion, Kind
+from equilog.part import as_group
 from equilog.registry import TargetCounts, Task
 from equilog.sklearn.calibration import divergence, fit_temperature
 from equilog.sklearn.losses import criteria_for
@@ -64,6 +67,10 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         random_state: int, RandomState or None, for initial weights, batches, dropout and the held-out rows. The
             global generators of torch are left as they were.
         device: where the network is trained, such as "cpu" or "cuda".
+        process_group: "world" lets all ranks of torch.distributed, where it is initialised, train one model together:
+            every rank must fit the same rows with the same parameters, `random_state` an int. Each computes its
+            share of every batch, and all end with the model that one process would have trained, up to rounding
+            (and but for dropout, which each draws for itself). None is this process alone.
 
     Attributes:
         classes_: the classes; a list of arrays for several target columns; label or class numbers for multi-label
@@ -103,6 +110,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         device: str = "cpu",
+        process_group: Literal["world"] | None = None,
     ) -> None:
         self.loss = loss
         self.hidden_units = hidden_units
@@ -118,6 +126,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         self.verbose = verbose
         self.random_state = random_state
         self.device = device
+        self.process_group = process_group
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train from new weights.
@@ -232,6 +241,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             )
         parameters = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()}
         parameters["hidden_units"] = [int(units) for units in self.hidden_units]
+        # A model is often opened where its device is not.
+        parameters["device"] = "cpu"
         # A generator's state is no part of what was learnt.
         parameters["random_state"] = parameters["random_state"] if isinstance(self.random_state, int) else None
         config = {
@@ -283,6 +294,11 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     def _validate(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Tensor, list[NDArray[Any]], Tensor]:
         """Return features, target columns and weights of the rows whose weight is not zero."""
         check_parameters(self.get_params())
+        if self._group is not None and not isinstance(self.random_state, Integral):
+            raise ValueError(
+                "LogBalancedClassifier: random_state must be an integer where several ranks train together, or each "
+                f"would draw batches of its own; got {self.random_state!r}."
+            )
         if hasattr(y, "iloc"):
             # Columns of pandas have types of their own, which one array for all would lose.
             array, features = y, validate_data(self, X, dtype=np.float32, reset=reset)
@@ -306,6 +322,12 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             )
         kept = weight > 0
         return torch.tensor(features[kept]), [column[kept] for column in columns], torch.tensor(weight[kept])
+
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        """The ranks that train together, where there are several."""
+        group = as_group("LogBalancedClassifier", self.process_group)
+        return None if group is None or dist.get_world_size(group) == 1 else group
 
     def _begin(self, targets: Targets) -> None:
         """Forget what was learnt."""
@@ -341,7 +363,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             yield
             return
         with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
-            torch.manual_seed(self._seed())
+            torch.manual_seed(self._seed() + (0 if self._group is None else dist.get_rank(self._group)))
             yield
 
     def _build(self, counts: list[TargetCounts]) -> None:
@@ -372,7 +394,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
 
     def _train(self, rows: Rows, held_out: Rows | None, epochs: int) -> Self:
         with self._dropout_generator():
-            trained = self.net_.train(replace(rows, order=self._generator()), held_out, epochs)
+            trained = self.net_.train(replace(rows, order=self._generator()), held_out, epochs, self._group)
         for name, values in self.history_.items():
             values += [float(epoch[name]) for epoch in trained if name in epoch]
         self.n_iter_ += len(trained)

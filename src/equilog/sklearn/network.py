@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.utils import to_tensor
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from equilog.criterion import Criterion
 from equilog.registry import Task
 from equilog.sklearn.calibration import divergence
+from equilog.sklearn.ranks import SharedNetwork
 
 Batch = tuple[Tensor, tuple[Tensor, Tensor]]
 """Features (B, d), and encoded targets (B, ...) with weights (B,)."""
@@ -144,7 +146,15 @@ class EarlyStoppingWhereHeldOut(EarlyStopping):  # type: ignore[misc]
 
 
 class Net(NeuralNet):  # type: ignore[misc]
-    """skorch's training loop over `Rows`, with weights in the loss."""
+    """skorch's training loop over `Rows`, with weights in the loss and the network shared by ranks."""
+
+    shared_: SharedNetwork | None = None
+    """The network over several processes, while they train it."""
+
+    def infer(self, x: Tensor, **fit_params: Any) -> Tensor:
+        """Return the logits of a batch."""
+        logits: Tensor = super().infer(x, **fit_params) if self.shared_ is None else self.shared_(x)
+        return logits
 
     def get_loss(self, y_pred: Tensor, y_true: tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of a batch."""
@@ -163,12 +173,21 @@ class Net(NeuralNet):  # type: ignore[misc]
         del training
         return dataset
 
-    def train(self, rows: Rows, held_out: Rows | None, epochs: int) -> list[dict[str, Any]]:
-        """Train for so many epochs or until stopped early, and return the record of each."""
+    def train(
+        self, rows: Rows, held_out: Rows | None, epochs: int, group: dist.ProcessGroup | None = None
+    ) -> list[dict[str, Any]]:
+        """Train for so many epochs or until stopped early, and return the record of each.
+
+        The ranks of a group train together; each must be given the same rows, in the same order.
+        """
         before = len(self.history)
         self.notify("on_train_begin", X=rows, y=None)
-        with contextlib.suppress(Stopped):
-            self.fit_loop((rows, held_out), epochs=epochs)
+        self.shared_ = None if group is None else SharedNetwork(self.module_, group)
+        try:
+            with contextlib.suppress(Stopped):
+                self.fit_loop((rows, held_out), epochs=epochs)
+        finally:
+            self.shared_ = None
         self.notify("on_train_end", X=rows, y=None)
         trained: list[dict[str, Any]] = self.history[before:]
         for epoch in trained:

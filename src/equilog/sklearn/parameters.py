@@ -33,3 +33,8 @@ def check_parameters(parameters: dict[str, Any]) -> None:
     tasks = ("auto", *get_args(Task))
     if parameters["task"] not in tasks:
         raise ValueError(f"LogBalancedClassifier: task must be one of {', '.join(tasks)}; got {parameters['task']!r}.")
+    if parameters["process_group"] not in ("world", None):
+        raise ValueError(
+            'LogBalancedClassifier: process_group must be "world", all ranks of torch.distributed, or None, this '
+            f"process alone; got {parameters['process_group']!r}."
+        )

@@ -1,0 +1,5 @@
+"""`python -m equilog`: the command line, for launchers that start a module."""
+
+from equilog.cli import main
+
+main()
