@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from equilog.inner import INNERS, Inner
+from equilog.kernels import log_odds_against_label
 from equilog.logspace import log_sum_exp, log_sum_exp_by
-from equilog.odds import log_odds_against_each, log_odds_against_label, weighted_log
+from equilog.odds import log_odds_against_each, weighted_log
 from equilog.pooling import Pools
 from equilog.targets import Sets
 

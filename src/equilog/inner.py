@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equilog.kernels import log_odds_against_label
 from equilog.logspace import log_one_plus
-from equilog.odds import log_odds_against_each, log_odds_against_label, weighted_log
+from equilog.odds import log_odds_against_each, weighted_log
 
 InnerName = Literal["odds", "nll", "divergence"]
 

@@ -4,20 +4,74 @@ The odds against class j in a set are 1/p_j - 1 = sum_{k != j} exp(z_k - z_j). F
 where p is near 1 and overflow where it is near 0; here they are sums that leave j out, relative to the largest.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from equilog.logspace import log_of_sum, usable_peak
 
 
 def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
-    """Return the log odds (n,) against each set's label, from scores (n, C)."""
-    index = labels[:, None]
-    own = z.gather(1, index)
-    others = z.scatter(1, index, -torch.inf)
-    peak = usable_peak(others.detach().amax(1, keepdim=True))
-    log_odds = log_of_sum(others.sub_(peak).exp_().sum(1, keepdim=True)) + (peak - own)
-    return torch.where(own == -torch.inf, torch.inf, log_odds).squeeze(1)
+    """Return the log odds (n,) against each set's label, from scores (n, C), by the formula alone."""
+    return _log_odds(z, labels)[0]
+
+
+def log_odds_gradient(z: Tensor, labels: Tensor, upstream: Tensor) -> Tensor:
+    """Return the gradient (n, C) of the log odds against the label, times what flows back to them (n,)."""
+    return _gradient(z, labels, *_log_odds(z, labels), upstream)
+
+
+class LogOddsAgainstLabel(Function):
+    """The log odds against the label by the formula, and its gradient by its own: each reads the scores once."""
+
+    @staticmethod
+    def forward(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log odds, and the two numbers of each set that its gradient needs."""
+        return _log_odds(z, labels)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Keep the scores and three numbers a set."""
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs, *output)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of the scores."""
+        z, labels, log_odds, peak, total = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # somebody will differentiate once more
+            return log_odds_gradient(z, labels, upstream), None
+        return _gradient(z, labels, log_odds, peak, total, upstream), None
+
+
+def _log_odds(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the log odds, and the largest and the sum of the exponentials of the other classes, each (n,)."""
+    own = z.gather(1, labels[:, None]).squeeze(1)
+    others = torch.where(_is_label(z, labels), -torch.inf, z)
+    peak = usable_peak(others.detach().amax(1))
+    total = (others - peak[:, None]).exp().sum(1)
+    log_odds = torch.where(own == -torch.inf, torch.inf, log_of_sum(total) + (peak - own))
+    return log_odds, peak, total
+
+
+def _gradient(z: Tensor, labels: Tensor, log_odds: Tensor, peak: Tensor, total: Tensor, upstream: Tensor) -> Tensor:
+    """Return upstream * (softmax over the others - one-hot), 0 where nothing flows back or the odds are 0 or infinite.
+
+    Dividing by the sum is exact where the exponential of a difference from its log would lose digits of large scores.
+    """
+    moves = (upstream != 0) & log_odds.isfinite()
+    upstream = torch.where(moves, upstream, 0.0)
+    each = upstream / torch.where(moves, total, 1.0)
+    gradient = each[:, None] * (z - peak[:, None]).exp()
+    gradient = torch.where(_is_label(z, labels), -upstream[:, None], gradient)
+    return torch.where(moves[:, None], gradient, 0.0)
+
+
+def _is_label(z: Tensor, labels: Tensor) -> Tensor:
+    """Return (n, C) bool; comparing is quicker than scattering once it is compiled."""
+    return torch.arange(z.shape[1], device=z.device) == labels[:, None]
 
 
 def log_odds_against_each(z: Tensor) -> Tensor:

@@ -11,8 +11,11 @@ from torch.func import grad, hessian, jvp, vmap
 from contract.cases import Case, Inputs, cases
 from equilog import LogBalancedCrossEntropyLoss, log_balanced_cross_entropy, multilabel_cross_entropy
 
-# torch scripts parts of its own derivatives and compiler, and warns of that.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning")
+# torch scripts parts of its own derivatives and compiler, and its compiler makes autograd functions; it warns of both.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
 
 
 @pytest.mark.parametrize("case", cases())

@@ -1,0 +1,23 @@
+"""What kind of call this is: plain, compiled, or under a transformation that needs formulas it can look into."""
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def is_transformed(*tensors: Tensor) -> bool:
+    """Tell whether derivatives are taken other than by plain backward: torch.func, or forward mode."""
+    # No public name says whether torch.func is at work; autograd.Function asks the same before it runs.
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return not torch.compiler.is_compiling() and any(
+        forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+        for tensor in tensors
+    )
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Tell whether this is an eager call on the CPU, where values may be read and memory reused."""
+    return not torch.compiler.is_compiling() and all(
+        type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu" for tensor in tensors
+    )
