@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from equilog.inner import INNERS, Inner
-from equilog.kernels import log_odds_against_label
+from equilog.inner import INNERS, Inner, log_odds_of_label
 from equilog.logspace import log_sum_exp, log_sum_exp_by
 from equilog.odds import log_odds_against_each, weighted_log
 from equilog.pooling import Pools
@@ -51,11 +50,10 @@ class ClassBalance:
         """Return the log terms of the label, or of every class with its target's share, from scores (n, C)."""
         if sets.labels is None:
             assert sets.probs is not None
-            return LogThreats(self.inner.log_of_each(z, sets.probs), None, 1)
-        terms = self.inner.log_of_label(z, sets.labels)
+            return LogThreats(self.inner.log_of_each(sets.blanked(z, 0.0), sets.probs), None, 1)
         if self.inner.separate:
-            return LogThreats(terms, None, 1)
-        return LogThreats(terms[:, None], sets.labels, self.classes)
+            return LogThreats(self.inner.log_of_label(sets.blanked(z, 0.0), sets), None, 1)
+        return LogThreats(self.inner.log_of_label(z, sets)[:, None], sets.labels, self.classes)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
@@ -78,9 +76,10 @@ class BlockBalance:
 
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
+        if sets.labels is not None and self.count == 1:
+            return LogThreats(log_odds_of_label(z, sets)[:, None], None, 1)
+        z = sets.blanked(z, 0.0)
         if sets.labels is not None:
-            if self.count == 1:
-                return LogThreats(log_odds_against_label(z, sets.labels)[:, None], None, 1)
             index = sets.labels[:, None]
             own = z.gather(1, index)
             threats = self._log_total((z - own).scatter(1, index, -torch.inf))

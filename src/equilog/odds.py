@@ -49,10 +49,12 @@ class LogOddsAgainstLabel(Function):
 def _log_odds(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the log odds, and the largest and the sum of the exponentials of the other classes, each (n,)."""
     own = z.gather(1, labels[:, None]).squeeze(1)
-    others = torch.where(_is_label(z, labels), -torch.inf, z)
-    peak = usable_peak(others.detach().amax(1))
-    total = (others - peak[:, None]).exp().sum(1)
-    log_odds = torch.where(own == -torch.inf, torch.inf, log_of_sum(total) + (peak - own))
+    label = _is_label(z, labels)
+    # The label's place holds the least number there is, so that the largest is finite even where nothing else is left.
+    peak = torch.where(label, torch.finfo(z.dtype).min, z).detach().amax(1)
+    total = torch.where(label, -torch.inf, z - peak[:, None]).exp().sum(1)
+    log_odds = log_of_sum(total) + (peak - own)
+    log_odds = torch.where((own == -torch.inf) | (peak == torch.inf), torch.inf, log_odds)
     return log_odds, peak, total
 
 
@@ -61,17 +63,17 @@ def _gradient(z: Tensor, labels: Tensor, log_odds: Tensor, peak: Tensor, total: 
 
     Dividing by the sum is exact where the exponential of a difference from its log would lose digits of large scores.
     """
-    moves = (upstream != 0) & log_odds.isfinite()
+    moves = (upstream != 0) & ~log_odds.isinf()
     upstream = torch.where(moves, upstream, 0.0)
     each = upstream / torch.where(moves, total, 1.0)
-    gradient = each[:, None] * (z - peak[:, None]).exp()
-    gradient = torch.where(_is_label(z, labels), -upstream[:, None], gradient)
-    return torch.where(moves[:, None], gradient, 0.0)
+    label = _is_label(z, labels)
+    shares = each[:, None] * torch.where(label, -torch.inf, z - peak[:, None]).exp()
+    return torch.where(moves[:, None], torch.where(label, -upstream[:, None], shares), 0.0)
 
 
 def _is_label(z: Tensor, labels: Tensor) -> Tensor:
-    """Return (n, C) bool; comparing is quicker than scattering once it is compiled."""
-    return torch.arange(z.shape[1], device=z.device) == labels[:, None]
+    """Return (n, C) bool. Compiled, comparing small integers is quicker than scattering."""
+    return torch.arange(z.shape[1], dtype=torch.int32, device=z.device) == labels[:, None].int()
 
 
 def log_odds_against_each(z: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from torch import Tensor
 class Sets:
     """n sets, each a choice among C classes: the rows every loss works on.
 
-    Ignored sets stay in their place, with logits 0 and weight 0, so that what they held (NaN included) reaches
-    neither the value nor the gradient.
+    Ignored sets stay in their place with weight 0. What they hold (NaN included) must reach neither the value nor the
+    gradient, so whoever reads the logits calls `blanked` before or after, on as few numbers as it can.
     """
 
     logits: Tensor
-    """(n, C) in float32, or float64 where the caller's are."""
+    """(n, C) in float32, or float64 where the caller's are; what an ignored set holds may be anything."""
     labels: Tensor | None
     """(n,) int64 class indices in range, or None where the targets are probabilities."""
     probs: Tensor | None
@@ -24,8 +24,21 @@ class Sets:
     """(n,) log of the sample weight: 0 where none was given, minus infinity where the set is ignored."""
     kept: Tensor
     """(n,) bool: the set is not ignored."""
+    usable: Tensor | None
+    """(n,) bool: the set is kept and its label in range; None where all of them are known to be."""
     shape: torch.Size
     """The shape of the caller's sets: (N, d1, ...), or () for a single set."""
+
+    def blanked(self, values: Tensor, blank: float) -> Tensor:
+        """Return values (n, ...) with `blank` in the ignored sets, and NaN where a label is out of range.
+
+        Labels out of range get here only where nobody waits for a check of them.
+        """
+        if self.usable is None:
+            return values
+        rest = torch.where(self.kept, torch.nan, blank).to(values.dtype)
+        after = (-1,) + (1,) * (values.dim() - 1)
+        return torch.where(self.usable.reshape(after), values, rest.reshape(after))
 
     @property
     def count(self) -> int:
@@ -85,17 +98,17 @@ def as_sets(
     log_weight = torch.where(kept, log_weight, -torch.inf)
 
     usable = kept & in_range
-    if known(usable.all()) is not True:
-        # Ignored sets become 0. Where nobody waits for the check, a label out of range turns its set into NaN.
-        rows = torch.where(usable[:, None], rows, torch.where(kept, torch.nan, 0.0).to(rows.dtype)[:, None])
-        probs = None if probs is None else torch.where(kept[:, None], probs, 0.0)
+    all_usable = known(usable.all()) is True
+    if probs is not None and not all_usable:
+        probs = torch.where(kept[:, None], probs, 0.0)
 
     if label_smoothing > 0.0:
         probs = _smooth(rows, labels, probs, label_smoothing)
         labels = None
+    sets = Sets(rows, labels, probs, log_weight, kept, None if all_usable else usable, shape)
     if validate:
-        _check_values(where, rows, labels, probs, log_weight)
-    return Sets(rows, labels, probs, log_weight, kept, shape)
+        _check_values(where, sets)
+    return sets
 
 
 def per_set(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
@@ -197,7 +210,8 @@ def _smooth(rows: Tensor, labels: Tensor | None, probs: Tensor | None, smoothing
     return (1.0 - smoothing) * probs + smoothing * uniform * probs.sum(1, keepdim=True)
 
 
-def _check_values(where: str, rows: Tensor, labels: Tensor | None, probs: Tensor | None, log_weight: Tensor) -> None:
+def _check_values(where: str, sets: Sets) -> None:
+    rows, labels, probs, log_weight = sets.blanked(sets.logits, 0.0), sets.labels, sets.probs, sets.log_weight
     if known(log_weight.isnan().any(), True):
         raise ValueError(f"{where}: sample_weight must not be negative or NaN.")
     if known((rows.isnan() | (rows == torch.inf)).any(), True):
