@@ -176,6 +176,7 @@ def collectives_of(rank: int) -> dict[str, Any]:
         ),
         "evaluation": lambda: LogBalancedCrossEntropyLoss(process_group=group).eval()(logits, hard[mine]),
     }.items():
+        call()  # the first of its kind in a group also exchanges the layouts
         # The profiler sees every collective, whatever Python name it was called by.
         with counted_all_reduces() as seen, torch.profiler.profile() as profile:
             call()
@@ -184,15 +185,40 @@ def collectives_of(rank: int) -> dict[str, Any]:
     return found
 
 
-def nan_on_one_rank(rank: int) -> str:
-    logits = torch.zeros(4, C)
-    if rank == 1:
-        logits[2, 0] = torch.nan
+def told(call: Callable[[], Tensor]) -> str:
     try:
-        log_balanced_cross_entropy(logits, torch.tensor([0, 1, 3, 2]), process_group=dist.group.WORLD)
-    except RuntimeError as error:
+        call()
+    except (RuntimeError, ValueError) as error:
         return str(error)
     return "no error"
+
+
+def nan_on_one_rank(rank: int) -> dict[object, str]:
+    logits, group = torch.zeros(4, C), dist.group.WORLD
+    if rank == 1:
+        logits[2, 0] = torch.nan
+    target = torch.tensor([0, 1, 3, 2])
+    return {
+        pool: told(lambda pool=pool: log_balanced_cross_entropy(logits, target, pool=pool, process_group=group))
+        for pool in ("batch", "sample", 2, 1)
+    } | {"labels": told(lambda: multilabel_cross_entropy(logits, torch.zeros(4, C), process_group=group))}
+
+
+def other_kinds_on_one_rank(rank: int) -> dict[str, str]:
+    """What each rank is told where rank 1 has another kind of loss; equal ones then still work."""
+    target, group = torch.arange(4), dist.group.WORLD
+
+    def call(classes: int = C + 3, **options: Any) -> str:
+        return told(lambda: log_balanced_cross_entropy(torch.zeros(4, classes), target, process_group=group, **options))
+
+    return {
+        "classes": call(C + 1 + rank),
+        "balance": call(balance=("class", "pair")[rank]),
+        "pool": call(pool=("batch", 2)[rank]),
+        "compensation": call(compensation=("weight", None)[rank]),
+        "same": call(),
+        "again": call(),
+    }
 
 
 def fully_sharded(model: nn.Module) -> nn.Module:
@@ -247,6 +273,7 @@ def two_ranks(rank: int) -> dict[str, Any]:
         "own pools": own_pools(rank),
         "collectives": collectives_of(rank),
         "nan": nan_on_one_rank(rank),
+        "other kinds": other_kinds_on_one_rank(rank),
         "fsdp2": train_fsdp2(rank),
         # Fully sharded models gather their weights together, so only there the ranks must keep step.
         "micro-batches": micro_batches_of(rank, DistributedDataParallel, pieces=4 - rank),
@@ -275,7 +302,23 @@ def test_a_step_costs_one_all_reduce_of_a_few_numbers_a_class(of_two_ranks):
 @pytest.mark.slow
 def test_nan_on_one_rank_is_told_on_every_rank_with_rank_and_class(of_two_ranks):
     for result in of_two_ranks:
-        assert "the class mass is NaN on rank 1 in class 3." in result["nan"]
+        for pool, message in result["nan"].items():
+            place = "class group 1" if pool == "labels" else "class 3"
+            assert f"the class mass is NaN on rank 1 in {place}." in message, pool
+
+
+@pytest.mark.slow
+def test_ranks_with_other_classes_balance_or_pools_are_all_told_whose(of_two_ranks):
+    for result in of_two_ranks:
+        messages = result["other kinds"]
+        assert (
+            f'rank 0 has balance "class" over {C + 1} classes, compensated, but rank 1 has balance "class" over '
+            f"{C + 2} classes, compensated." in messages["classes"]
+        )
+        assert 'but rank 1 has balance "pair"' in messages["balance"]
+        assert "compensated, but rank 1 has balance" in messages["compensation"]
+        assert "with pools of its own." in messages["pool"]
+        assert messages["same"] == messages["again"] == "no error"
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ share of the whole.
 
 import math
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -40,8 +41,8 @@ class ClassMass:
     """
 
     log_sums: Tensor
-    """(G,) log of the odds summed over the sets, for each group; minus infinity where there are none. (0,) where the
-    pools do not span the parts."""
+    """(G,) log of the odds summed over the sets, for each group; minus infinity where there are none. Where the parts
+    have pools of their own, it tells no more than whether one of these is NaN."""
     at_optimum: Tensor
     """(C,) R, the odds that soft targets leave at the best possible scores; zeros where there is no such thing."""
     class_count: Tensor
@@ -104,12 +105,15 @@ class ClassMass:
         """Return the merged masses of all ranks of the group, by a single all-reduce of world size x (G + 2 C + 2).
 
         The ranks' numbers are put side by side and merged by each rank in the same order, so that every rank has
-        the same result to the last digit.
+        the same result to the last digit. The first of a layout is preceded by an exchange of the layouts.
 
         Raises:
+            ValueError: on every rank, where they are of different balances or numbers of classes, when a rank meets
+                this layout in this group for the first time.
             RuntimeError: on every rank, where one rank's mass is NaN (on the CPU, or with `validate`; else a GPU is
                 not made to wait, and gives NaN).
         """
+        _require_one_layout(self.layout, group)
         packed = self.packed()
         table = packed.new_zeros(dist.get_world_size(group), len(packed))
         table[dist.get_rank(group)] = packed
@@ -169,6 +173,25 @@ def _require_numbers(log_sums: Tensor, balance: str) -> None:
         raise RuntimeError(
             f"ClassMass.all_reduce: the class mass is NaN on {where}. Look for NaN or +inf in the logits of that rank."
         )
+
+
+_agreed: WeakKeyDictionary[dist.ProcessGroup, set[Layout]] = WeakKeyDictionary()
+"""The layouts that all ranks of a group are known to have met together."""
+
+
+def _require_one_layout(layout: Layout, group: dist.ProcessGroup) -> None:
+    """Exchange the layouts of a group's ranks, once: an all-reduce of unequal lengths would end the process."""
+    if torch.compiler.is_compiling() or layout in _agreed.setdefault(group, set()):
+        return
+    of_ranks = [""] * dist.get_world_size(group)
+    dist.all_gather_object(of_ranks, described(layout), group=group)
+    other = [f"rank {rank} has {found}" for rank, found in enumerate(of_ranks) if found != of_ranks[0]]
+    if other:
+        raise ValueError(
+            f"ClassMass.all_reduce: all ranks must have a class mass of one kind; rank 0 has {of_ranks[0]}, but "
+            f"{'; '.join(other[:5])}. Give the loss the same options and as many classes on every rank."
+        )
+    _agreed[group].add(layout)
 
 
 def described(layout: Layout) -> str:

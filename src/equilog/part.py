@@ -39,7 +39,7 @@ class Part:
         log_sums = self.log_sums.detach()
         shared = self.at_optimum if spans else None
         return ClassMass(
-            log_sums=log_sums[0] if spans else log_sums.new_zeros(0),
+            log_sums=log_sums.logsumexp(0),
             at_optimum=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
             class_count=self.class_count(),
             sets=log_sums.new_tensor(self.pools.sets) if self.kept is None else self.kept.sum().to(log_sums),
