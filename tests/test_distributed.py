@@ -37,6 +37,8 @@ BALANCED: dict[str, dict[str, Any]] = {
     "class weight": {"weight": torch.tensor([1.0, 2.0, 0.5, 3.0])},
     "sum": {"reduction": "sum"},
     "smoothing": {"label_smoothing": 0.1, "compensation": "offset"},
+    "nll": {"inner": "nll"},
+    "divergence": {"inner": "divergence"},
 }
 
 
@@ -63,7 +65,7 @@ def criteria(process_group: Any) -> dict[str, tuple[nn.Module, str]]:
     made: dict[str, tuple[nn.Module, str]] = {}
     for name, options in BALANCED.items():
         made[name] = (LogBalancedCrossEntropyLoss(**options, **group), "hard")
-    for name in ("batch", "pair", "stream and prior"):
+    for name in ("batch", "pair", "stream and prior", "nll"):
         made[f"{name}, soft"] = (LogBalancedCrossEntropyLoss(**BALANCED[name], **group), "soft")
     for pool in ("batch", "sample", "stream"):
         made[f"labels, {pool}"] = (MultiLabelCrossEntropyLoss(pool=pool, pos_weight=2.0, **group), "soft")

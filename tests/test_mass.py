@@ -46,6 +46,8 @@ MASSES = {
     "soft": lambda seed, n: class_mass(*draw(seed, n, soft=True)),
     "pair": lambda seed, n: class_mass(*draw(seed, n, soft=True), balance="pair"),
     "own pools": lambda seed, n: class_mass(*draw(seed, n), pool=2),
+    "nll": lambda seed, n: class_mass(*draw(seed, n, soft=True), inner="nll"),
+    "divergence": lambda seed, n: class_mass(*draw(seed, n), inner="divergence"),
     "labels": lambda seed, n: multilabel_class_mass(*(v.double() for v in draw(seed, n, soft=True))),
 }
 
@@ -82,9 +84,11 @@ def test_a_mass_packs_and_unpacks_to_itself():
         class_mass(torch.zeros(2, C), torch.tensor([0, 1]), balance=BLOCKS),
         class_mass(torch.zeros(2, C), torch.tensor([0, 1]), pool=2),
         class_mass(torch.zeros(2, C), torch.tensor([0, 1]), compensation=None),
+        class_mass(torch.zeros(2, C), torch.tensor([0, 1]), inner="nll"),
+        class_mass(torch.zeros(2, C), torch.tensor([0, 1]), inner="divergence"),
         multilabel_class_mass(torch.zeros(2, C), torch.zeros(2, C)),
     ],
-    ids=["classes", "balance", "blocks", "pool", "compensation", "multilabel"],
+    ids=["classes", "balance", "blocks", "pool", "compensation", "nll", "divergence", "multilabel"],
 )
 def test_masses_of_different_losses_refuse_each_other(other):
     mine = class_mass(torch.zeros(2, C), torch.tensor([0, 1]))
@@ -115,6 +119,10 @@ OPTIONS = {
     "smoothing": {"label_smoothing": 0.2},
     "smoothing, offset": {"label_smoothing": 0.2, "compensation": "offset"},
     "smoothing, none": {"label_smoothing": 0.2, "compensation": None},
+    "nll": {"inner": "nll"},
+    "nll, offset": {"inner": "nll", "compensation": "offset"},
+    "divergence": {"inner": "divergence"},
+    "divergence, own pools": {"inner": "divergence", "pool": 1},
 }
 
 
@@ -153,17 +161,19 @@ def test_parts_add_up_to_the_whole(name, soft, split):
         close(sum(values), whole)
 
 
+@pytest.mark.parametrize("inner", ["odds", "nll", "divergence"])
 @pytest.mark.parametrize("compensation", ["weight", "offset"])
-def test_parts_with_index_targets_share_the_compensation_of_soft_ones(compensation):
+def test_parts_with_index_targets_share_the_compensation_of_soft_ones(compensation, inner):
     logits, soft = draw(4, soft=True)
     soft[:6] = torch.nn.functional.one_hot(torch.arange(6) % C, C).double()
     z, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    whole = log_balanced_cross_entropy(z, soft, compensation=compensation)
+    options = {"compensation": compensation, "inner": inner}
+    whole = log_balanced_cross_entropy(z, soft, **options)
     whole.backward()
     parts = [(y[:6], torch.arange(6) % C), (y[6:], soft[6:])]
-    total = class_mass(*parts[0], compensation=compensation).merge(class_mass(*parts[1], compensation=compensation))
+    total = class_mass(*parts[0], **options).merge(class_mass(*parts[1], **options))
     for part in parts:
-        value = log_balanced_cross_entropy(*part, compensation=compensation, class_mass=total)
+        value = log_balanced_cross_entropy(*part, class_mass=total, **options)
         close(value, whole)
         value.backward()
     close(y.grad, z.grad)

@@ -38,6 +38,10 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "pair": {"balance": "pair"},
     "none": {"balance": "none"},
     "blocks": {"balance": torch.arange(6) // 2},
+    "divergence": {"inner": "divergence"},
+    "divergence, pools of 3": {"inner": "divergence", "compensation": None, "pool": 3},
+    "nll, pools of 1": {"inner": "nll", "pool": 1},
+    "nll, offset, pools of 1": {"inner": "nll", "compensation": "offset", "pool": 1},
     "class, no compensation, pools of 3": {"compensation": None, "pool": 3},
     "class, weight, pools of 3": {"compensation": "weight", "pool": 3},
     "class, no compensation, given pools": {"compensation": None, "pool": torch.arange(40) % 3},
@@ -135,7 +139,10 @@ def test_an_independent_minimiser_finds_the_same_answer(name: str, scale: float)
     target = dirichlet(7, 5, 1.0, seed=3)
     chosen = {**options(name, 7, 5), "scale": scale}
     _, found = lowest_by_scipy(target, chosen)
-    answers = [(2 * scale * s).softmax(1) for s in (found, scores(target, **chosen))]
+    link = 1 if "inner" in chosen else 2
+    answers = [(link * scale * s).softmax(1) for s in (found, scores(target, **chosen))]
+    if chosen.get("compensation", "weight") is not None or link == 1:
+        torch.testing.assert_close(answers[1], target, rtol=1e-13, atol=0)
     torch.testing.assert_close(*answers, rtol=0, atol=1e-6)  # L-BFGS stops where the loss no longer changes
 
 
@@ -172,6 +179,23 @@ def test_regret_has_the_gradient_of_the_loss() -> None:
         torch.autograd.grad(loss(logits, target), logits)[0] for loss in (regret, log_balanced_cross_entropy)
     )
     torch.testing.assert_close(of_regret, of_loss, rtol=0, atol=0)
+
+
+def test_nll_has_an_answer_that_is_not_always_the_least() -> None:
+    """The value there is sum_j w_j log(1 + H_j), or C log(1 + max H); scores may be found below it."""
+    target = dirichlet(40, 5, 1.0, seed=3)
+    entropy = -(target * target.log()).sum(0)
+    weight = (1 + entropy) / (1 + entropy).mean()
+    expected = {"weight": (weight * (1 + entropy).log()).sum(), "offset": 5 * (1 + entropy.max()).log()}
+    for compensation, value in expected.items():
+        chosen = {"inner": "nll", "compensation": compensation}
+        torch.testing.assert_close(minimum(target, **chosen), value, rtol=1e-12, atol=0)
+        assert regret(scores(target, **chosen), target, **chosen) == 0
+    heavy = torch.tensor([[0.9, 0.1]], dtype=torch.float64).repeat(100, 1)
+    given_up = torch.tensor([[0.01, 0.99]], dtype=torch.float64).log().repeat(100, 1)
+    assert regret(given_up, heavy, inner="nll") < -2
+    with pytest.raises(ValueError, match='scores: inner "nll" without compensation has no closed form'):
+        scores(target, inner="nll", compensation=None)
 
 
 def test_class_indices_leave_no_minimum() -> None:

@@ -103,7 +103,8 @@ class NegativeLogLikelihood:
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O - log p)."""
-        return -torch.log1p(log_others.exp() - log_prob)
+        # Finite, so that p = 0, a class left out, keeps a share that p can still be divided by.
+        return -torch.log1p(log_others.exp() - log_prob.clamp(min=torch.finfo(log_prob.dtype).min))
 
 
 class Divergence:

@@ -86,7 +86,9 @@ def scores(
 
     $A_j$ is the `class_mass` of the set's pool for balance "class" without compensation, and 1 for everything else,
     so that there $\mathrm{softmax}(2 \cdot \text{scale} \cdot s_i)$ is the target itself. The constant of a set is
-    free; here it makes the doubled scores log-probabilities.
+    free; here it makes the doubled scores log-probabilities. For inner "nll" and "divergence" they are the log-targets
+    / scale. There the gradient of "nll" is 0, but its value need not be the smallest: it is in pools of one set, and
+    nearby where 1 + H_j is at least the summed target of every class ($H_j = -\sum_i t_{ij} \log t_{ij}$).
 
     Args:
         target: (n, C) probabilities, each row summing to 1.
@@ -101,7 +103,8 @@ def scores(
         comes ever closer to its minimum.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type, shape or range. RuntimeError: as `class_mass`.
+        TypeError, ValueError: an argument of the wrong type, shape or range; inner "nll" without compensation, which
+            has no closed form. RuntimeError: as `class_mass`.
 
     Source:
         This project, except balance "class" without compensation with two classes: Su Jianlin,
@@ -148,7 +151,8 @@ def minimum(
 
     With $R_j = \sum_i \sqrt{t_{ij}} (\sum_k \sqrt{t_{ik}} - \sqrt{t_{ij}})$ and one pool that is $\sum_j w_j \log(1 +
     R_j)$ for compensation "weight", $C \log(1 + \max_k R_k)$ for "offset", $\sum_j \log A_j$ for None. It is 0 for
-    certain targets and the same for every scale.
+    certain targets and the same for every scale. For inner "divergence" it is 0, up to rounding; for "nll", with $R_j =
+    -\sum_i t_{ij} \log t_{ij}$, it is the value at the answer, of which `scores` says when it is the smallest.
 
     Args:
         target: (n, C) probabilities, each row summing to 1.
@@ -190,7 +194,8 @@ def regret(
 ) -> Tensor:
     """How much of `log_balanced_cross_entropy` better scores could still remove: the loss less its `minimum`.
 
-    Zero exactly at `scores`, up to a constant in each set, and positive everywhere else. Its gradient is the loss's.
+    Zero exactly at `scores`, up to a constant in each set, and positive everywhere else; for inner "nll" it may be
+    negative, where the answer is not the minimum. Its gradient is the loss's.
 
     Args:
         logits: (n, C), floating point, with the log-prior added where the loss has one.
@@ -203,7 +208,7 @@ def regret(
         reduction: the loss's.
 
     Returns:
-        Nats, float64, a scalar, or one value a pool for reduction "none"; 0 or more.
+        Nats, float64, a scalar, or one value a pool for reduction "none"; 0 or more, but for "nll".
 
     Raises:
         TypeError, ValueError, RuntimeError: as `scores`.
@@ -231,7 +236,8 @@ def regret(
     if not target.is_floating_point():
         return loss
     least = minimum(target, balance=balance, inner=inner, compensation=compensation, pool=pool, reduction=reduction)
-    return (loss - least).clamp(min=0.0)
+    # Of nll, which may be less elsewhere, a difference below 0 is to be seen; of the others it is rounding.
+    return loss - least if inner == "nll" else (loss - least).clamp(min=0.0)
 
 
 def multilabel_scores(target: Tensor, *, scale: float = 1.0) -> Tensor:

@@ -10,6 +10,7 @@ from torch.func import grad, hessian, jvp, vmap
 
 from contract.cases import Case, Inputs, cases
 from equilog import LogBalancedCrossEntropyLoss, log_balanced_cross_entropy, multilabel_cross_entropy
+from equilog.inner import INNERS
 
 # torch scripts parts of its own derivatives and compiler, and its compiler makes autograd functions; it warns of both.
 pytestmark = [
@@ -104,6 +105,7 @@ def test_hessian_where_classes_are_left_out() -> None:
             assert found.isfinite().all()
 
 
+@pytest.mark.parametrize("inner", INNERS)
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -112,10 +114,10 @@ def test_hessian_where_classes_are_left_out() -> None:
         ("certainly wrong", lambda: -800.0 * torch.eye(4, dtype=torch.float64)[:3]),
     ],
 )
-def test_second_derivatives_stay_finite_at_the_ends(name: str, make: Callable[[], Tensor]) -> None:
+def test_second_derivatives_stay_finite_at_the_ends(name: str, make: Callable[[], Tensor], inner: Any) -> None:
     target = torch.tensor([0, 1, -100])
     for given in (target, torch.nn.functional.one_hot(target.clamp(min=0), 4).double()):
-        found = hessian(lambda z, t=given: log_balanced_cross_entropy(z, t))(make())
+        found = hessian(lambda z, t=given: log_balanced_cross_entropy(z, t, inner=inner))(make())
         assert found.isfinite().all(), name
 
 
@@ -141,6 +143,8 @@ COMPILED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "everything": lambda z, t: log_balanced_cross_entropy(
         z, t, prior=torch.ones(6), weight=torch.ones(6), sample_weight=t.abs() + 1.0, scale=0.5
     ),
+    "nll": lambda z, t: log_balanced_cross_entropy(z, t, inner="nll"),
+    "divergence": lambda z, _: log_balanced_cross_entropy(z, z.detach().sin().softmax(1), inner="divergence"),
     "labels": lambda z, _: multilabel_cross_entropy(z, z.detach().sin() > 0.5, mask=z.detach().cos() > 0),
 }
 

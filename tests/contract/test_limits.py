@@ -1,6 +1,7 @@
 """Where there is nothing, or too much: empty calls, ignored sets, classes left out, infinities and NaN."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from contract.cases import IGNORED, POOLS, Case, Inputs, cases
 from equilog import class_mass, log_balanced_cross_entropy, multilabel_class_mass, multilabel_cross_entropy
+from equilog.inner import INNERS
 
 SAME = {"rtol": 1e-12, "atol": 1e-13}  # sums of the same terms, each rounded once
 
@@ -104,9 +106,13 @@ def test_nan_stays_nan_in_its_pool_alone(case: Case) -> None:
 
 
 @pytest.mark.parametrize("kind", ["index", "probability"])
-@pytest.mark.parametrize("balance", BALANCES, ids=["class", "pair", "none", "blocks"])
+@pytest.mark.parametrize(
+    ("balance", "inner"),
+    [*((balance, "odds") for balance in BALANCES), ("class", "nll"), ("class", "divergence")],
+    ids=["class", "pair", "none", "blocks", "nll", "divergence"],
+)
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_a_class_at_minus_infinity_is_deleted(kind: str, balance: str | Tensor, smoothing: float) -> None:
+def test_a_class_at_minus_infinity_is_deleted(kind: str, balance: str | Tensor, inner: Any, smoothing: float) -> None:
     """Also from what smoothing spreads over. (Compensation compares classes, so it has a test of its own.)"""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(8, 4, generator=generator, dtype=torch.float64)
@@ -123,10 +129,10 @@ def test_a_class_at_minus_infinity_is_deleted(kind: str, balance: str | Tensor, 
     target_left = target if kind == "index" else target[:, stays]
     balance_left = balance[stays] if isinstance(balance, Tensor) else balance
     excluded = log_balanced_cross_entropy(
-        without, target, balance=balance, compensation=None, label_smoothing=smoothing
+        without, target, balance=balance, inner=inner, compensation=None, label_smoothing=smoothing
     )
     deleted = log_balanced_cross_entropy(
-        kept, target_left, balance=balance_left, compensation=None, label_smoothing=smoothing
+        kept, target_left, balance=balance_left, inner=inner, compensation=None, label_smoothing=smoothing
     )
     torch.testing.assert_close(excluded, deleted, **SAME)
     (gradient,) = torch.autograd.grad(excluded, without)
@@ -173,18 +179,22 @@ def test_a_set_with_one_class_left_is_free(balance: str | Tensor, kind: str, smo
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("balance", BALANCES, ids=["class", "pair", "none", "blocks"])
+@pytest.mark.parametrize(
+    ("balance", "inner"),
+    [*((balance, "odds") for balance in BALANCES), ("class", "nll"), ("class", "divergence")],
+    ids=["class", "pair", "none", "blocks", "nll", "divergence"],
+)
 @pytest.mark.parametrize("kind", ["index", "probability"])
 @pytest.mark.parametrize("left", [3, 2, 1, 0])
-def test_a_target_at_minus_infinity_costs_infinity(balance: str | Tensor, kind: str, left: int) -> None:
+def test_a_target_at_minus_infinity_costs_infinity(balance: str | Tensor, inner: Any, kind: str, left: int) -> None:
     logits = torch.full((2, 4), -torch.inf)
     logits[0, 1 : 1 + left], logits[1] = 0.0, torch.arange(4.0)
     target = torch.tensor([0, 2])
     if kind == "probability":
         target = torch.nn.functional.one_hot(target, 4).float()
-    assert log_balanced_cross_entropy(logits, target, balance=balance) == torch.inf
+    assert log_balanced_cross_entropy(logits, target, balance=balance, inner=inner) == torch.inf
     with pytest.raises(ValueError, match="-inf"):
-        log_balanced_cross_entropy(logits, target, balance=balance, validate=True)
+        log_balanced_cross_entropy(logits, target, balance=balance, inner=inner, validate=True)
 
 
 @pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
@@ -226,8 +236,8 @@ def test_tiny_probabilities_have_finite_gradients(dtype: torch.dtype, smallest: 
     """Of logits and of targets, through the softmax of a teacher too."""
     target = torch.tensor([[smallest, 1 - smallest, 0.0], [0.5, 0.5, 0.0]]).to(dtype).requires_grad_()
     logits = torch.tensor([[5.0, -3.0, 0.0], [0.0, 0.0, 0.0]], dtype=dtype, requires_grad=True)
-    for balance in ("class", "pair", "none"):
-        loss = log_balanced_cross_entropy(logits, target, balance=balance)
+    for options in ({"balance": "pair"}, {"balance": "none"}, *({"inner": inner} for inner in INNERS)):
+        loss = log_balanced_cross_entropy(logits, target, **options)
         for gradient in torch.autograd.grad(loss, (logits, target)):
             assert gradient.isfinite().all()
 
