@@ -273,8 +273,8 @@ CASES: tuple[Case, ...] = (
     *(
         _balanced(f"{inner}-{kind}-{pool}", inner=inner, kind=kind, pool=POOLS[pool])
         for inner in GENTLE
-        for kind in (*KINDS, "sparse")
-        for pool in POOLS
+        for kind, pools in {"index": POOLS, "probability": ("default", "four"), "sparse": ("default",)}.items()
+        for pool in pools
     ),
     *(
         _balanced(f"nll-{compensation}-{kind}", inner="nll", kind=kind, compensation=compensation)
