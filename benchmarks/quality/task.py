@@ -1,0 +1,102 @@
+"""What a task of the study is: rows for each seed, a model, and the question that it is asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from equilog.compare.metrics import METRICS, Metric
+from equilog.registry import TargetCounts
+from equilog.registry import Task as Kind
+
+IGNORED = -100
+"""Target of a position that is padding."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features and targets, row by row."""
+
+    features: Tensor
+    """(N, ...), whatever the model takes."""
+    targets: tuple[Tensor, ...]
+    """One tensor for each choice that the model makes (each "head"); mostly one. multiclass: int64 (N,) or (N, d1, ...)
+    class codes, positions to leave out marked `IGNORED`; multilabel: (N, L) of 0 and 1; soft: (N, C) float
+    distributions."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, index: Tensor) -> "Rows":
+        """Return the rows of these indices."""
+        return Rows(self.features[index], tuple(target[index] for target in self.targets))
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one seed. No row is in two of the parts."""
+
+    train: Rows
+    valid: Rows
+    """To choose learning rate and weight decay on, and for nothing else."""
+    test: Rows
+    classes: tuple[int, ...]
+    """Number of classes (or labels) of each head."""
+    valid_as_drawn: Tensor | None = None
+    """Indices of validation rows whose classes are as frequent as in training; None where all are. Where the test
+    rows are balanced on purpose, the posterior can only be judged on such a part of them."""
+    test_as_drawn: Tensor | None = None
+    """The same of the test rows."""
+
+    def counts(self, kind: Kind) -> tuple[TargetCounts, ...]:
+        """Return for each head what a loss may know of the training targets."""
+        return tuple(
+            _counts(kind, target, classes) for target, classes in zip(self.train.targets, self.classes, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """One data set under one question. Frozen: whatever changes its results changes its `version`."""
+
+    name: str
+    kind: Kind
+    question: str
+    """What it is there to answer, in one sentence."""
+    load: Callable[[int], Split]
+    """seed -> rows. Another seed is another split, or another draw; the same seed always the same rows."""
+    model: Callable[[Split], nn.Module]
+    """Makes the model, untrained, whose `forward` takes features and gives a tuple of logits, one for each head, or
+    bare logits where there is one: (N, C), (N, C, d1, ...), or (N, L) where multi-label. Its random start is the
+    caller's: the generator is seeded before."""
+    settings: tuple[str, ...]
+    """Names of the settings that it is asked about, the baseline first."""
+    metric: str
+    """Name of the main metric in `equilog.compare.metrics.METRICS`; averaged over the heads."""
+    epochs: int
+    batch_size: int = 128
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    weight_decays: tuple[float, ...] = (1e-2, 3e-1)
+    imbalance: float | None = None
+    """Training rows of the most frequent class over those of the rarest, where that is what the task is about."""
+    correlation: float = 0.25
+    """How alike two seeds' results are for sharing rows, for the intervals: the share of the rows tested on where every
+    seed splits the same rows anew (Nadeau and Bengio 2003), the share of the rows in common where it draws few of
+    many."""
+    quick: bool = False
+    """Whether `--quick` runs it."""
+    version: int = 1
+    """To be raised with any change of data, model or training, so that older results no longer count."""
+
+    @property
+    def judged_by(self) -> Metric:
+        """The main metric."""
+        return METRICS[self.metric]
+
+
+def _counts(kind: Kind, target: Tensor, classes: int) -> TargetCounts:
+    if kind == "multiclass":
+        kept = target[target != IGNORED]
+        return TargetCounts(torch.bincount(kept, minlength=classes).double(), len(kept))
+    return TargetCounts(target.double().sum(0), len(target))
