@@ -12,6 +12,7 @@ from benchmarks.quality.criteria import DeferredReweighting, Truncated
 
 from equilog import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
 from equilog.criterion import Criterion
+from equilog.peers import GeneralizedCrossEntropy
 from equilog.registry import LOSSES, TargetCounts
 from equilog.registry import Task as Kind
 
@@ -74,6 +75,7 @@ SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
         *(_peer(name) for name, entry in LOSSES.items() if not entry.ours),
+        Setting("generalized", frozenset({"multiclass", "soft"}), lambda _: GeneralizedCrossEntropy()),
         Setting("ldam-drw", frozenset({"multiclass"}), lambda counts: DeferredReweighting(counts.class_count)),
         *(_balanced(pool, "none") for pool in (1, 4, 16, 64, "sample", "batch", "stream")),
         *(_balanced(pool, "known") for pool in (16, "batch")),

@@ -64,6 +64,7 @@ class Task:
     kind: Kind
     question: str
     """What it is there to answer, in one sentence."""
+    # The two functions are those of a module, or partials of them: tasks travel to other processes.
     load: Callable[[int], Split]
     """seed -> rows. Another seed is another split, or another draw; the same seed always the same rows."""
     model: Callable[[Split], nn.Module]

@@ -1,0 +1,91 @@
+"""Which trainings are still to be done, and in which order.
+
+Learning rate and weight decay are chosen for each setting of each task on the validation rows of seed 0, from the same
+candidates for all: the learning rate first, with the first weight decay, then the weight decay. With what was chosen
+the other seeds follow. Breadth first: each step for every task, then the next, so that what there is when a run is cut
+short is as much of everything.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.quality.settings import settings_for
+from benchmarks.quality.store import Key, Record, Store
+from benchmarks.quality.task import Task
+
+TUNED_ON = 0
+"""The seed that learning rate and weight decay are chosen on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run."""
+
+    tasks: Sequence[Task]
+    seeds: int = 5
+    quick: bool = False
+    """With the middle learning rate and the first weight decay: nothing tuned."""
+
+    def stages(self, store: Store) -> Iterator[list[tuple[Task, Key]]]:
+        """Yield lists of trainings, each to be done before the next is asked for."""
+        yield [
+            (task, _key(task, setting, TUNED_ON, rate, task.weight_decays[0]))
+            for task, setting in self._pairs()
+            for rate in self._rates(task)
+        ]
+        yield [
+            (task, _key(task, setting, TUNED_ON, best["learning_rate"], decay))
+            for task, setting in self._pairs()
+            if (best := self.best(store, task, setting, first_decay_only=True)) is not None
+            for decay in self._decays(task)
+        ]
+        for seed in range(self.seeds):
+            if seed != TUNED_ON:
+                yield [
+                    (task, _key(task, setting, seed, best["learning_rate"], best["weight_decay"]))
+                    for task, setting in self._pairs()
+                    if (best := self.best(store, task, setting)) is not None
+                ]
+
+    def best(self, store: Store, task: Task, setting: str, *, first_decay_only: bool = False) -> Record | None:
+        """Return the tuning run with the best main metric on the validation rows; None where none is done."""
+        decays = task.weight_decays[:1] if first_decay_only else self._decays(task)
+        tried = [
+            record
+            for record in store.of(task).get(setting, {}).get(TUNED_ON, [])
+            if record["learning_rate"] in self._rates(task) and record["weight_decay"] in decays
+        ]
+        sign = 1 if task.judged_by.larger_is_better else -1
+        return max(tried, key=lambda record: sign * record["valid"], default=None)
+
+    def finished(self, store: Store, task: Task) -> dict[str, dict[int, Record]]:
+        """Return what counts, {setting: {seed: record}}: the trainings with the chosen learning rate and decay."""
+        found: dict[str, dict[int, Record]] = {}
+        for setting, by_seed in store.of(task).items():
+            best = self.best(store, task, setting)
+            if best is None or setting not in task.settings:
+                continue
+            chosen = (best["learning_rate"], best["weight_decay"])
+            found[setting] = {
+                seed: record
+                for seed, records in sorted(by_seed.items())
+                for record in records
+                if seed < self.seeds and (record["learning_rate"], record["weight_decay"]) == chosen
+            }
+        return found
+
+    def _pairs(self) -> Iterator[tuple[Task, str]]:
+        for task in self.tasks:
+            for setting in settings_for(task.kind, task.settings):
+                yield task, setting.name
+
+    def _rates(self, task: Task) -> tuple[float, ...]:
+        rates = task.learning_rates
+        return rates[len(rates) // 2 :][:1] if self.quick else rates
+
+    def _decays(self, task: Task) -> tuple[float, ...]:
+        return task.weight_decays[:1] if self.quick else task.weight_decays
+
+
+def _key(task: Task, setting: str, seed: int, learning_rate: float, weight_decay: float) -> Key:
+    return Key(task.name, task.version, setting, seed, learning_rate, weight_decay)

@@ -1,0 +1,119 @@
+"""What a trained model is worth: the metrics of `equilog.compare`, averaged over the heads."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.quality.task import IGNORED, Rows, Split, Task
+from benchmarks.quality.train import answers, fit
+from sklearn.metrics import recall_score
+from torch import Tensor
+
+from equilog.compare.metrics import evaluate
+from equilog.criterion import Criterion
+from equilog.registry import Task as Kind
+from equilog.sklearn.calibration import fit_temperature
+
+CALIBRATION = ("accuracy", "nll", "brier", "calibration_error")
+"""What is asked of the posterior."""
+
+RECALLS = 60
+"""The recall of each class is kept for a single head of so many classes at most."""
+
+Record = dict[str, Any]
+
+
+class Head:
+    """One head's loss beside what the model answered and what is true, a set a row, what is to be left out left out."""
+
+    def __init__(self, kind: Kind, criterion: Criterion, logits: Tensor, target: Tensor) -> None:
+        self.kind = kind
+        self.criterion = criterion
+        if kind == "multiclass":
+            kept = target != IGNORED
+            logits, target = logits.movedim(1, -1)[kept], target[kept]
+        self.logits, self.target = logits, target
+
+    def metrics(self, *, temperature: float = 1.0, decide: str = "loss") -> dict[str, float]:
+        """Return every metric, decisions being those of the loss or those of the posterior."""
+        posterior = self.criterion.probabilities(self.logits, "posterior", temperature).double()
+        if decide == "loss":
+            predicted = self.criterion.predict(self.logits)
+        else:
+            predicted = (posterior > 0.5).long() if self.kind == "multilabel" else posterior.argmax(1)
+        if self.kind == "multiclass":
+            given: Any = [posterior.numpy()]
+            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), given)
+        return evaluate(self.kind, self.target.double().numpy(), predicted.numpy(), posterior.numpy())
+
+
+def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float, weight_decay: float) -> Record:
+    """Train once and return what is to be kept of it, ready for JSON.
+
+    "valid": the main metric on the validation rows. "test": all metrics on the test rows; "bare", the main one before
+    the loss has observed its training rows, so by the bare logits. "drawn": accuracy and calibration of the posterior
+    on rows whose classes are as frequent as in training; "tempered", with a temperature fitted on such validation rows.
+    "recall": of each class on the test rows, None where there are many; "seconds": of the training.
+    """
+    start = time.perf_counter()
+    model, criteria = fit(task, split, setting, seed, learning_rate, weight_decay)
+    seconds = time.perf_counter() - start
+
+    def heads(rows: Rows, index: Tensor | None = None) -> list[Head]:
+        part = rows if index is None else rows.take(index)
+        return [Head(task.kind, *head) for head in zip(criteria, answers(model, part), part.targets, strict=True)]
+
+    valid, test = heads(split.valid), heads(split.test)
+    bare = _mean([head.metrics() for head in test])[task.metric]
+    for criterion, logits, target in zip(criteria, answers(model, split.train), split.train.targets, strict=True):
+        criterion.observe(logits, target)
+    drawn = heads(split.test, split.test_as_drawn)
+    temperature = _temperature(heads(split.valid, split.valid_as_drawn))
+    return {
+        "valid": _short(_mean([head.metrics() for head in valid])[task.metric]),
+        "test": _short(_mean([head.metrics() for head in test])),
+        "bare": _short(bare),
+        "drawn": _calibration(drawn, 1.0),
+        "tempered": _calibration(drawn, temperature),
+        "temperature": _short(temperature),
+        "recall": _recall(test, split.classes),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = set.intersection(*(set(each) for each in metrics))
+    return {name: float(np.mean([each[name] for each in metrics])) for name in metrics[0] if name in names}
+
+
+def _calibration(heads: Sequence[Head], temperature: float) -> dict[str, float]:
+    mean = _mean([head.metrics(temperature=temperature, decide="posterior") for head in heads])
+    return _short({name: mean[name] for name in CALIBRATION if name in mean})
+
+
+def _temperature(heads: Sequence[Head]) -> float:
+    """Return one temperature for all heads, 1 where their rows are not the same, as when they leave out others."""
+    rows = {len(head.target) for head in heads}
+    if len(rows) > 1:
+        return 1.0
+    return fit_temperature([(head.criterion, head.logits, head.target) for head in heads], torch.ones(rows.pop()))
+
+
+def _recall(heads: Sequence[Head], classes: Sequence[int]) -> list[float] | None:
+    if len(heads) > 1 or classes[0] > RECALLS or heads[0].kind == "soft":
+        return None
+    head = heads[0]
+    codes = range(classes[0])
+    found = recall_score(
+        head.target.numpy(), head.criterion.predict(head.logits).numpy(), labels=codes, average=None, zero_division=0.0
+    )
+    return [_short(float(recall)) for recall in found]
+
+
+def _short(value: Any) -> Any:
+    """Return a number, or a dictionary of them, in five digits: the results are data that people read."""
+    if isinstance(value, dict):
+        return {name: _short(number) for name, number in value.items()}
+    return float(f"{value:.5g}")

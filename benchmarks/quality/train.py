@@ -1,0 +1,57 @@
+"""One training: AdamW with a cosine schedule, and the model of the last epoch."""
+
+import torch
+from benchmarks.quality.criteria import Scheduled
+from benchmarks.quality.settings import SETTINGS
+from benchmarks.quality.task import Rows, Split, Task
+from torch import Tensor, nn
+
+from equilog.criterion import Criterion
+
+AT_ONCE = 4096
+"""Rows that the trained model is asked for at once."""
+
+
+def fit(
+    task: Task, split: Split, setting: str, seed: int, learning_rate: float, weight_decay: float
+) -> tuple[nn.Module, tuple[Criterion, ...]]:
+    """Return the model and its losses, one for each head, after the last epoch.
+
+    The seed decides the first weights and the order of the rows, so that all settings of one seed start alike.
+    """
+    torch.manual_seed(seed)
+    model = task.model(split)
+    criteria = tuple(SETTINGS[setting].build(counts) for counts in split.counts(task.kind))
+    train = split.train
+    steps = task.epochs * -(-len(train) // task.batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    order = torch.Generator().manual_seed(seed)
+    for epoch in range(task.epochs):
+        for criterion in criteria:
+            if isinstance(criterion, Scheduled):
+                criterion.progress = epoch / task.epochs
+        for index in torch.randperm(len(train), generator=order).split(task.batch_size):
+            rows = train.take(index)
+            heads = zip(criteria, _heads(model, rows.features), rows.targets, strict=True)
+            loss = torch.stack([criterion(logits, target) for criterion, logits, target in heads]).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    for module in (model, *criteria):
+        module.eval()
+    return model, criteria
+
+
+@torch.no_grad()
+def answers(model: nn.Module, rows: Rows) -> tuple[Tensor, ...]:
+    """Return the logits of all rows, a tensor for each head. What overflowed is 0, all the same to every class."""
+    parts = [_heads(model, features) for features in rows.features.split(AT_ONCE)]
+    heads = [torch.cat(head) for head in zip(*parts, strict=True)]
+    return tuple(torch.where(logits.isfinite(), logits, 0.0) for logits in heads)
+
+
+def _heads(model: nn.Module, features: Tensor) -> tuple[Tensor, ...]:
+    given = model(features)
+    return (given,) if isinstance(given, Tensor) else tuple(given)
