@@ -20,6 +20,7 @@ from equilog.peers import (
     ClassBalanced,
     CrossEntropy,
     Focal,
+    GeneralizedCrossEntropy,
     LogitAdjusted,
     TunedThreshold,
     TwoWay,
@@ -35,6 +36,7 @@ MULTICLASS: dict[str, Criterion] = {
     "class-balanced": ClassBalanced(COUNT, beta=0.9),
     "focal": Focal(),
     "focal, gamma below 1": Focal(gamma=0.5),
+    "generalized": GeneralizedCrossEntropy(),
     "balanced softmax": BalancedSoftmax(COUNT),
     "logit-adjusted": LogitAdjusted(COUNT, tau=0.5),
     "ldam": LDAM(COUNT, max_margin=2.0, scale=1.5),
@@ -260,6 +262,31 @@ def test_focal_posterior_keeps_the_order_of_the_classes():
     assert torch.equal(Focal().scores(logits, "posterior").argsort(1), logits.argsort(1))
 
 
+@pytest.mark.parametrize("q", [0.1, 0.7])
+def test_generalized_cross_entropy_is_its_formula(q):
+    criterion = GeneralizedCrossEntropy(q)
+    logits, target = batch(criterion)
+    prob = logits.softmax(1)[torch.arange(8), target].tolist()
+    assert float(criterion(logits, target)) == pytest.approx(sum((1 - p**q) / q for p in prob) / 8, rel=1e-12)
+
+
+def test_generalized_cross_entropy_nears_cross_entropy_as_q_falls():
+    logits, target = batch(CrossEntropy())
+    expected = F.cross_entropy(logits, target)
+    # (1 - p^q) / q = -log p - q (log p)^2 / 2 + ...; -log p is below 10 here
+    torch.testing.assert_close(GeneralizedCrossEntropy(1e-9)(logits, target), expected, rtol=0, atol=5e-8)
+
+
+def test_generalized_cross_entropy_weighs_cross_entropys_gradient_by_the_chance_of_the_label():
+    criterion = GeneralizedCrossEntropy(0.7)
+    logits, target = batch(criterion)
+    z = logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(criterion(z, target), z)
+    (plain,) = torch.autograd.grad(F.cross_entropy(z, target), z)
+    weight = z.detach().softmax(1)[torch.arange(8), target] ** 0.7
+    torch.testing.assert_close(gradient, weight[:, None] * plain)
+
+
 def test_balanced_softmax_is_cross_entropy_of_logits_plus_log_counts():
     criterion = BalancedSoftmax(COUNT)
     logits, target = batch(criterion)
@@ -331,6 +358,8 @@ def test_counts_of_other_classes_than_the_logits_are_refused(peer):
     "build",
     [
         lambda: Focal(gamma=-1.0),
+        lambda: GeneralizedCrossEntropy(q=0.0),
+        lambda: GeneralizedCrossEntropy(q=1.0),
         lambda: ClassBalanced(COUNT, beta=1.0),
         lambda: LDAM(COUNT, scale=0.0),
         lambda: LDAM(COUNT, max_margin=math.nan),

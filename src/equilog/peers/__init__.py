@@ -6,6 +6,7 @@ from equilog.peers.multiclass import (
     ClassBalanced,
     CrossEntropy,
     Focal,
+    GeneralizedCrossEntropy,
     LogitAdjusted,
     WeightedCrossEntropy,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "ClassBalanced",
     "CrossEntropy",
     "Focal",
+    "GeneralizedCrossEntropy",
     "LogitAdjusted",
     "TunedThreshold",
     "TwoWay",

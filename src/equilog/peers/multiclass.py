@@ -170,6 +170,40 @@ class Focal(MulticlassPeer):
         return log_p - (self.gamma - 1.0) * miss.log() - (miss - self.gamma * p * log_p).log()
 
 
+class GeneralizedCrossEntropy(MulticlassPeer):
+    """Between cross-entropy and the mean absolute error, for wrong labels: sum_j t_j (1 - p_j^q) / q.
+
+    Zhang & Sabuncu, "Generalized cross entropy loss for training deep neural networks with noisy labels", NeurIPS
+    2018, arXiv 1805.07836, equation 6, without its truncation. Near q = 0 it is cross-entropy; the larger q, the less
+    a row counts whose label the model finds unlikely: its gradient is cross-entropy's times p_y^q.
+
+    The minimum is p_j proportional to P(j|x)^(1 / (1 - q)), surer than the data: the posterior scores are (1 - q) z.
+
+    Args:
+        q: in (0, 1). At 1 it would be the mean absolute error, whose minimum tells the likeliest class and no more.
+
+    >>> import torch
+    >>> float(GeneralizedCrossEntropy(q=0.5)(torch.zeros(2, 4), torch.tensor([0, 3])))  # (1 - sqrt(1/4)) / 0.5
+    1.0
+    """
+
+    def __init__(self, q: float = 0.7) -> None:
+        super().__init__()
+        if not 0.0 < q < 1.0:
+            raise ValueError(f"GeneralizedCrossEntropy: q must lie in (0, 1); got {q}.")
+        self.q = q
+
+    def per_row(self, logits: Tensor, sets: Sets) -> Tensor:
+        """Return the generalized cross-entropy of each row, (n,)."""
+        if sets.probs is None:
+            return -torch.expm1(-self.q * cross_entropy(logits, sets)) / self.q
+        return -(sets.probs * torch.expm1(self.q * logits.log_softmax(1))).sum(1) / self.q
+
+    def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
+        """Return the logits, times 1 - q for the posterior."""
+        return logits if kind == "balanced" else (1.0 - self.q) * as_compute_dtype(logits)
+
+
 class BalancedSoftmax(MulticlassPeer):
     """Cross-entropy of the logits plus the log-prior: -log softmax(z + log pi)_y.
 
