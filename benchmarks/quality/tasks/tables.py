@@ -104,10 +104,10 @@ _task = partial(
     model=network,
     settings=(
         *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy", "focal", "ldam-drw"),
-        *("class-16-none", "class-batch-none", "class-1-auto", "class-16-auto", "class-batch-auto"),
+        *("class-batch-none", "class-1-auto", "class-16-auto", "class-batch-auto"),
     ),
     metric="balanced_accuracy",
-    epochs=60,
+    epochs=50,
     batch_size=64,
     learning_rates=(2e-3, 6e-3, 2e-2),
     correlation=0.25,
