@@ -1,7 +1,8 @@
 """Every loss that the study asks about, as a setting with a name.
 
 The names of ours say balance, pool and prior: "class-16-auto" is one log per class over 16 sets with the running prior.
-What is added at the end is anything that is not the default: "-half" for scale 0.5, "-offset" for compensation.
+What is added at the end is anything that is not the default: "-half" for scale 0.5, "-offset" for compensation, "-nll" and
+"-divergence" for the inner term.
 """
 
 from collections.abc import Callable
@@ -87,6 +88,11 @@ SETTINGS: dict[str, Setting] = {
         _balanced(16, "none", also="half", scale=0.5),
         _balanced(16, "auto", also="half", scale=0.5),
         _balanced("batch", "none", also="half", scale=0.5),
+        *(
+            _balanced(pool, prior, also=inner, inner=inner)
+            for inner in ("nll", "divergence")
+            for pool, prior in (("batch", "none"), (16, "none"), (16, "auto"), ("batch", "auto"))
+        ),
         *(_truncated(order) for order in (2, 4, 16)),
         *(_labels(pool) for pool in ("sample", 4, 16, "batch", "stream")),
         _labels("batch", also="half", scale=0.5),

@@ -46,10 +46,13 @@ def fit(
 
 @torch.no_grad()
 def answers(model: nn.Module, rows: Rows) -> tuple[Tensor, ...]:
-    """Return the logits of all rows, a tensor for each head. What overflowed is 0, all the same to every class."""
+    """Return the logits of all rows, a tensor for each head. What overflowed is 0, all the same to every class.
+
+    Minus infinity stays: a class that takes no part.
+    """
     parts = [_heads(model, features) for features in rows.features.split(AT_ONCE)]
     heads = [torch.cat(head) for head in zip(*parts, strict=True)]
-    return tuple(torch.where(logits.isfinite(), logits, 0.0) for logits in heads)
+    return tuple(torch.where(logits < torch.inf, logits, 0.0) for logits in heads)
 
 
 def _heads(model: nn.Module, features: Tensor) -> tuple[Tensor, ...]:

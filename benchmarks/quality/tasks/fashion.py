@@ -103,6 +103,10 @@ def cnn(_: Split) -> nn.Module:
 
 POOLS = ("class-4-none", "class-16-none", "class-64-none", "class-batch-none")
 PRIORS = ("class-1-auto", "class-4-auto", "class-16-auto", "class-64-auto", "class-batch-auto")
+INNERS = (
+    *("class-batch-none-nll", "class-batch-none-divergence"),
+    *("class-16-auto-nll", "class-16-auto-divergence"),
+)
 FEW = (
     *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy", "ldam-drw"),
     *("class-batch-none", "class-1-auto", "class-16-auto", "class-batch-auto"),
@@ -113,6 +117,7 @@ EVERY = (
     *PRIORS,
     *("class-16-known", "class-stream-none", "class-stream-auto"),
     *("pair-batch-none", "pair-batch-auto", "class-16-auto-half", "truncated-4-known"),
+    *INNERS,
 )
 SMALL = (
     *("cross-entropy", "balanced-softmax", "class-batch-none", "class-stream-none"),
@@ -127,6 +132,7 @@ NOISE = (
     *("class-4-none", "class-16-none", "class-batch-none", "class-batch-none-half"),
     *("class-1-auto", "class-4-auto", "class-16-auto", "class-batch-auto", "class-16-auto-half"),
     "truncated-4-known",
+    *INNERS,
 )
 
 _task = partial(
