@@ -1,8 +1,8 @@
 """Every loss that the study asks about, as a setting with a name.
 
 The names of ours say balance, pool and prior: "class-16-auto" is one log per class over 16 sets with the running prior.
-What is added at the end is anything that is not the default: "-half" for scale 0.5, "-offset" for compensation, "-nll" and
-"-divergence" for the inner term.
+What is added at the end is anything that is not the default: "-half" for scale 0.5, "-offset" for another
+compensation, "-nll" and "-divergence" for another inner term.
 """
 
 from collections.abc import Callable
@@ -81,6 +81,8 @@ SETTINGS: dict[str, Setting] = {
         *(_balanced(pool, "none") for pool in (1, 4, 16, 64, "sample", "batch", "stream")),
         *(_balanced(pool, "known") for pool in (16, "batch")),
         *(_balanced(pool, "auto") for pool in (1, 4, 16, 64, "sample", "batch", "stream")),
+        *(_balanced(144, prior) for prior in ("none", "auto")),  # 16 rows of nine sets
+        _balanced(16, "none", balance="pair"),
         *(_balanced("batch", prior, balance="pair") for prior in ("none", "auto")),
         _balanced(16, "auto", balance="pair"),
         _balanced("batch", "none", also="offset", compensation="offset"),

@@ -121,7 +121,7 @@ EVERY = (
 )
 SMALL = (
     *("cross-entropy", "balanced-softmax", "class-batch-none", "class-stream-none"),
-    *("class-batch-auto", "class-stream-auto"),
+    *("class-16-auto", "class-batch-auto", "class-stream-auto"),
 )
 CONVOLUTIONS = (
     *("cross-entropy", "logit-adjusted", "balanced-softmax", "ldam-drw"),

@@ -1,0 +1,157 @@
+"""Write the study up from its results: python -m benchmarks.quality.report.
+
+docs/study.md is made from study.md.jinja, so that no number in it is typed by hand; its figures and summary.csv, every
+mean and interval as data, are made beside.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.__main__ import RESULTS
+from benchmarks.quality.analysis import Outcome, Verdict, verdicts
+from benchmarks.quality.figures import draw
+from benchmarks.quality.plan import Plan
+from benchmarks.quality.rule import recommended
+from benchmarks.quality.settings import SETTINGS
+from benchmarks.quality.store import Store
+from benchmarks.quality.tasks import all_tasks
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from equilog.compare.metrics import METRICS
+from equilog.compare.records import Interval
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent.parent / "docs"
+IN_NATS = ("kl", "nll", "brier", "calibration_error")
+"""Metrics that are told as they are; the others are shares and told in percent and points."""
+
+COLUMNS = (
+    *("task", "metric", "setting", "ours", "seeds", "learning_rate", "weight_decay", "mean", "low", "high"),
+    *("gain", "gain_low", "gain_high", "p_holm"),
+)
+"""Those of summary.csv. The gain is over the task's baseline, more being better whatever the metric."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.report", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder for study.md and its figures")
+    parser.add_argument("--summary", type=Path, default=HERE / "summary.csv", help="file for means and intervals")
+    options = parser.parse_args(arguments)
+    outcomes = read(options.results)
+    figures = draw(outcomes, options.docs / "study")
+    options.docs.mkdir(parents=True, exist_ok=True)
+    (options.docs / "study.md").write_text(page(outcomes, figures), encoding="utf-8")
+    write_summary(outcomes, options.summary)
+
+
+def read(path: Path) -> dict[str, Outcome]:
+    """Return the outcome of every task that has results, by name."""
+    plan, store = Plan(tasks=list(all_tasks().values())), Store(path)
+    found = {task.name: Outcome(task, plan.finished(store, task)) for task in plan.tasks}
+    return {name: outcome for name, outcome in found.items() if outcome.settings}
+
+
+def page(outcomes: dict[str, Outcome], figures: list[str]) -> str:
+    """Return docs/study.md."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    words = Words(outcomes)
+    return environment.get_template("study.md.jinja").render(
+        outcomes=outcomes,
+        figures=figures,
+        verdicts=verdicts(outcomes.values(), recommended),
+        recommended=recommended,
+        METRICS=METRICS,
+        **{name: getattr(words, name) for name in ("gain", "mean", "interval", "rates", "row", "over_peer")},
+    )
+
+
+class Words:
+    """How the page tells numbers: in points (hundredths) for shares, as they are for nats; better is always plus."""
+
+    def __init__(self, outcomes: dict[str, Outcome]) -> None:
+        self.outcomes = outcomes
+
+    def interval(self, interval: Interval, metric: str) -> str:
+        """Return a difference with its interval."""
+        factor, digits = (1, 3) if metric in IN_NATS else (100, 1)
+        told = f"{factor * interval['mean']:+.{digits}f}"
+        if interval["ci95"] is None:
+            return told
+        low, high = (f"{factor * end:+.{digits}f}" for end in interval["ci95"])
+        return f"{told} ({low} to {high})"
+
+    def gain(self, task: str, setting: str, other: str | None = None) -> str:
+        """Return by how much a setting is better than another (than the baseline), "not run" where one is missing."""
+        outcome = self.outcomes.get(task)
+        against = other or (outcome.baseline if outcome else "")
+        if outcome is None or not {setting, against} <= set(outcome.settings):
+            return "not run"
+        return self.interval(outcome.gain(setting, against), outcome.task.metric)
+
+    def mean(self, task: str, setting: str) -> str:
+        """Return a setting's mean."""
+        outcome = self.outcomes.get(task)
+        if outcome is None or setting not in outcome.settings:
+            return "not run"
+        factor, digits = (1, 3) if outcome.task.metric in IN_NATS else (100, 1)
+        return f"{factor * outcome.mean(setting)['mean']:.{digits}f}"
+
+    def rates(self, outcome: Outcome) -> str:
+        """Return the learning rates tried, the one chosen for the baseline in bold."""
+        record = next(iter(outcome.records[outcome.baseline].values()))
+        return ", ".join(
+            f"**{rate:g}**" if rate == record["learning_rate"] else f"{rate:g}" for rate in outcome.task.learning_rates
+        )
+
+    def row(self, outcome: Outcome, setting: str) -> str:
+        """Return a line of a task's table."""
+        name = f"**{setting}**" if setting == recommended(outcome.task) else setting
+        difference = outcome.over_baseline.get(setting)
+        over, chance = "", ""
+        if difference is not None:
+            over = self.interval(difference, outcome.task.metric)
+            chance = {1: "better", -1: "worse", 0: ""}[outcome.seen(setting)]
+        calibration = [outcome.mean(setting, lambda record, m=m: record["drawn"][m])["mean"]  # type: ignore[misc]
+                       for m in ("nll", "calibration_error")]  # fmt: skip
+        cells = [name, self.mean(outcome.task.name, setting), over, chance, *(f"{value:.3f}" for value in calibration)]
+        return f"| {' | '.join(cells)} |"
+
+    def over_peer(self, verdict: Verdict) -> str:
+        """Return how the recommended setting did against the best peer."""
+        return self.interval(verdict.over_peer, verdict.outcome.task.metric)
+
+
+def write_summary(outcomes: dict[str, Outcome], path: Path) -> None:
+    """Write every setting's mean, its gain over the baseline and their intervals as a table."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for outcome in outcomes.values():
+            for setting in outcome.settings:
+                writer.writerow(_summary_row(outcome, setting))
+
+
+def _summary_row(outcome: Outcome, setting: str) -> list[Any]:
+    records = outcome.records[setting]
+    any_record = next(iter(records.values()))
+    difference = outcome.over_baseline.get(setting)
+    numbers = [*_ends(outcome.mean(setting)), *(_ends(difference) if difference else ["", "", ""])]
+    numbers.append("" if difference is None or difference["p_holm"] is None else difference["p_holm"])
+    return [
+        *(outcome.task.name, outcome.task.metric, setting, SETTINGS[setting].ours, len(records)),
+        *(any_record["learning_rate"], any_record["weight_decay"]),
+        *(f"{number:.5g}" if isinstance(number, float) else number for number in numbers),
+    ]
+
+
+def _ends(interval: Interval | Any) -> list[Any]:
+    return [interval["mean"], *(interval["ci95"] or ("", ""))]
+
+
+if __name__ == "__main__":
+    main()
