@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from benchmarks.quality.task import IGNORED, Rows, Split, Task
 from benchmarks.quality.train import answers, fit
+from benchmarks.quality.tuned import tuned
 from sklearn.metrics import recall_score
 from torch import Tensor
 
@@ -36,6 +37,11 @@ class Head:
             logits, target = logits.movedim(1, -1)[kept], target[kept]
         self.logits, self.target = logits, target
 
+    @property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The logits and the target."""
+        return self.logits, self.target
+
     def metrics(self, *, temperature: float = 1.0, decide: str = "loss") -> dict[str, float]:
         """Return every metric, decisions being those of the loss or those of the posterior."""
         posterior = self.criterion.probabilities(self.logits, "posterior", temperature).double()
@@ -55,6 +61,7 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     "valid": the main metric on the validation rows. "test": all metrics on the test rows; "bare", the main one before
     the loss has observed its training rows, so by the bare logits. "drawn": accuracy and calibration of the posterior
     on rows whose classes are as frequent as in training; "tempered", with a temperature fitted on such validation rows.
+    "tuned", the main one with one number chosen on the validation rows, None for soft targets.
     "recall": of each class on the test rows, None where there are many; "seconds": of the training.
     """
     start = time.perf_counter()
@@ -75,12 +82,23 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
         "valid": _short(_mean([head.metrics() for head in valid])[task.metric]),
         "test": _short(_mean([head.metrics() for head in test])),
         "bare": _short(bare),
+        "tuned": _tuned(task, split, valid, test),
         "drawn": _calibration(drawn, 1.0),
         "tempered": _calibration(drawn, temperature),
         "temperature": _short(temperature),
         "recall": _recall(test, split.classes),
         "seconds": round(seconds, 2),
     }
+
+
+def _tuned(task: Task, split: Split, valid: Sequence[Head], test: Sequence[Head]) -> float | None:
+    if task.kind == "soft":
+        return None
+    worth = [
+        tuned(task.kind, task.metric, at.criterion, counts.class_count, at.rows, to.rows)
+        for counts, at, to in zip(split.counts(task.kind), valid, test, strict=True)
+    ]
+    return _short(float(np.mean(worth)))
 
 
 def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
