@@ -5,51 +5,71 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equilog.kernels import log_side_sums
 from equilog.odds import weighted_log
 from equilog.pooling import Pools, as_pools
-from equilog.targets import as_compute_dtype, known, per_set
+from equilog.targets import as_compute_dtype, compute_dtype, known, per_set
 
 
 @dataclass(frozen=True)
 class Labels:
-    """n labels, each a choice between yes and no. Labels left out have logit 0 and weight 0."""
+    """n labels, each a choice between yes and no.
 
-    logits: Tensor
-    """(n,) in float32, or float64 where the caller's are."""
-    target: Tensor
-    """(n,) in [0, 1], in the dtype of the logits."""
-    log_weight: Tensor
-    """(n,) log of the weight, minus infinity where the label is left out."""
-    kept: Tensor
-    """(n,) bool: the label is not left out."""
+    Held as the caller gave them: at this size a copy costs as much as the loss.
+    """
+
+    given_logits: Tensor
+    """(n,) of any floating type."""
+    given_target: Tensor
+    """(n,) in [0, 1], of any type."""
+    weight: Tensor | None
+    """(n,) in the dtype of `logits`, 0 where the label is left out; None where all weights are 1."""
     shape: torch.Size
     """The shape of the caller's labels: (N, L) or longer, or (L,) for one sample."""
 
-    def log_threats(self, scale: float) -> tuple[Tensor, Tensor]:
-        """Return the logs of v t exp(-scale x), the threat to the positives, and of v (1 - t) exp(scale x), each (n,).
+    @property
+    def logits(self) -> Tensor:
+        """(n,) in float32, or float64 where the caller's are; 0 where the label is left out."""
+        return self._shown(as_compute_dtype(self.given_logits))
 
-        Two tensors, since summing the columns of one (n, 2) takes several times as long.
-        """
-        x = scale * self.logits
-        return (
-            self.log_weight + weighted_log(-x, self.target),
-            self.log_weight + weighted_log(x, 1.0 - self.target),
-        )
+    @property
+    def target(self) -> Tensor:
+        """(n,) in the dtype of `logits`; 0 where the label is left out."""
+        return self._shown(self.given_target.to(compute_dtype(self.given_logits)))
+
+    @property
+    def weights(self) -> Tensor:
+        """(n,) in the dtype of `logits`."""
+        if self.weight is not None:
+            return self.weight
+        return torch.ones_like(self.given_logits, dtype=compute_dtype(self.given_logits))
+
+    @property
+    def kept(self) -> Tensor | None:
+        """(n,) bool: the label is not left out; None where none is."""
+        return None if self.weight is None else self.weight != 0
+
+    def log_threats(self, scale: float) -> tuple[Tensor, Tensor]:
+        """Return the logs of t exp(-scale x), the threat to the positives, and of (1 - t) exp(scale x), each (n,)."""
+        x, target = scale * self.logits, self.target
+        return weighted_log(-x, target), weighted_log(x, 1.0 - target)
 
     def log_sums(self, pools: Pools, scale: float) -> Tensor:
         """Return the logs of the summed threats to each pool's positives and negatives, (P, 2)."""
-        sides = [pools.log_sums(side[:, None]).flatten(1) for side in self.log_threats(scale)]
-        return torch.cat(sides, 1)
+        return log_side_sums(self.given_logits, self.given_target, self.weight, pools, scale)
 
     def pools(self, where: str, pool: str | int | Tensor | None) -> Pools:
         """Return the pools a `pool` argument names. Labels (L,) are one sample, where sets (N,) would be N."""
         alone = len(self.shape) == 1 and isinstance(pool, str) and pool == "sample"
-        return as_pools(where, "batch" if alone else pool, self.shape, self.logits.device)
+        return as_pools(where, "batch" if alone else pool, self.shape, self.given_logits.device)
 
     def side_count(self) -> Tensor:
         """Return the weighted number of positives and of negatives (2,); no gradient."""
-        weight, target = self.log_weight.detach().exp(), self.target.detach()
+        weight, target = self.weights.detach(), self.target.detach()
         return torch.stack(((weight * target).sum(), (weight * (1.0 - target)).sum()))
+
+    def _shown(self, values: Tensor) -> Tensor:
+        return values if self.weight is None else torch.where(self.weight == 0, 0.0, values)
 
 
 def as_labels(
@@ -74,34 +94,34 @@ def as_labels(
             f"got {tuple(target.shape)}."
         )
     shape = logits.shape
-    x = as_compute_dtype(logits.reshape(-1))
-    t = target.reshape(-1).to(x.dtype)
-
-    kept = torch.ones_like(x, dtype=torch.bool)
-    if mask is not None:
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise TypeError(f"{where}: mask must be a bool tensor, True for the labels that take part; got {found}.")
-        kept = _broadcast(where, "mask", mask, shape)
-    factors = []
-    if weight is not None:
-        factors.append(_broadcast(where, "weight", weight, shape).to(x.dtype))
+    if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool):
+        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"{where}: mask must be a bool tensor, True for the labels that take part; got {found}.")
+    factors = [
+        _broadcast(where, name, values, shape)
+        for name, values in (("weight", weight), ("mask", mask))
+        if values is not None
+    ]
     if sample_weight is not None:
-        factors.append(per_set(where, "sample_weight", sample_weight, shape).to(x.dtype))
-    for factor in factors:
-        kept = kept & (factor != 0)
-    log_weight = torch.zeros_like(x)
-    for factor in factors:
-        log_weight = log_weight + torch.where(kept, factor, 1.0).log()
-    if mask is not None or factors:
-        log_weight = torch.where(kept, log_weight, -torch.inf)
-        x = torch.where(kept, x, 0.0)
-        t = torch.where(kept, t, 0.0)
+        factors.append(per_set(where, "sample_weight", sample_weight, shape))
+    labels = Labels(
+        logits.reshape(-1), target.reshape(-1), _product(factors, compute_dtype(logits)) if factors else None, shape
+    )
     if validate:
-        _check_values(where, x, t, log_weight)
-    elif not target.is_floating_point() and target.dtype != torch.bool:
-        _check_integers(where, t)
-    return Labels(x, t, log_weight, kept, shape)
+        _check_values(where, labels)
+    elif not target.is_floating_point() and target.dtype != torch.bool and target.numel():
+        _check_integers(where, labels)
+    return labels
+
+
+def _product(factors: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the product of factors (n,): 0 wherever one is 0, with gradient 0, and NaN where one is negative."""
+    kept = torch.stack([factor != 0 for factor in factors]).all(0)
+    product = torch.ones_like(kept, dtype=dtype)
+    for factor in factors:
+        if factor.dtype != torch.bool:
+            product = product * torch.where(factor < 0, torch.nan, factor.to(dtype))
+    return torch.where(kept, product, 0.0)
 
 
 def _broadcast(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
@@ -115,16 +135,19 @@ def _broadcast(where: str, name: str, values: Tensor, shape: torch.Size) -> Tens
         ) from None
 
 
-def _check_integers(where: str, target: Tensor) -> None:
+def _check_integers(where: str, labels: Labels) -> None:
     """Integer targets that are class indices by mistake would pass as impossible probabilities."""
-    if known(((target != 0) & (target != 1)).any()):
+    target = labels.given_target if labels.weight is None else labels.target
+    least, most = torch.aminmax(target)
+    if known((least < 0) | (most > 1)):
         raise ValueError(f"{where}: integer targets must be 0 or 1, one for each label; got other values.")
 
 
-def _check_values(where: str, x: Tensor, target: Tensor, log_weight: Tensor) -> None:
+def _check_values(where: str, labels: Labels) -> None:
+    target = labels.target
     if known(((target >= 0) & (target <= 1)).all(), True) is False:
         raise ValueError(f"{where}: target must lie in [0, 1] and not be NaN.")
-    if known(log_weight.isnan().any(), True):
+    if labels.weight is not None and known(labels.weight.isnan().any(), True):
         raise ValueError(f"{where}: weight and sample_weight must not be negative or NaN.")
-    if known(x.isnan().any(), True):
+    if known(labels.logits.isnan().any(), True):
         raise ValueError(f"{where}: logits hold NaN.")

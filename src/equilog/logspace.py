@@ -9,19 +9,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def log_sum_exp(values: Tensor, dim: int = -1) -> Tensor:
-    """Return log sum exp over `dim`, kept as size 1."""
+def log_sum_exp(values: Tensor, dim: int = -1, weight: Tensor | None = None) -> Tensor:
+    """Return log sum weight * exp(values) over `dim`, kept as size 1; what has weight 0 may be anything but NaN."""
     if values.shape[dim] == 0:
         return values.sum(dim, keepdim=True) - torch.inf
+    values = _hidden(values, weight)
     peak = usable_peak(values.detach().amax(dim, keepdim=True))
-    return log_of_sum((values - peak).exp_().sum(dim, keepdim=True)) + peak
+    return log_of_sum(_weighted((values - peak).exp_(), weight).sum(dim, keepdim=True)) + peak
 
 
-def log_sum_exp_by(values: Tensor, ids: Tensor, count: int) -> Tensor:
-    """Return the log sum exp (count, K) of the rows of values (n, K) that share an id (n,) in 0..count-1."""
+def log_sum_exp_by(values: Tensor, ids: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
+    """Return log sum weight * exp(values) (count, K) over the rows of values (n, K) that share an id (n,) < count."""
+    values = _hidden(values, weight)
     peak = values.new_full((count, values.shape[1]), -torch.inf)
     peak = usable_peak(peak.scatter_reduce(0, ids[:, None].expand_as(values), values.detach(), "amax"))
-    return log_of_sum(torch.zeros_like(peak).index_add(0, ids, (values - peak[ids]).exp_())) + peak
+    terms = _weighted((values - peak[ids]).exp_(), weight)
+    return log_of_sum(torch.zeros_like(peak).index_add(0, ids, terms)) + peak
+
+
+def _hidden(values: Tensor, weight: Tensor | None) -> Tensor:
+    return values if weight is None else torch.where(weight == 0, -torch.inf, values)
+
+
+def _weighted(terms: Tensor, weight: Tensor | None) -> Tensor:
+    return terms if weight is None else weight * terms
 
 
 def usable_peak(peak: Tensor) -> Tensor:

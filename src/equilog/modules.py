@@ -172,7 +172,7 @@ class PooledCriterion(Criterion):
         if isinstance(self.pool, int):
             return self.pool
         trained = self.effective_sets
-        size = trained if trained > 0 else float(kept.sum() / pools.nonempty(kept).clamp(min=1))
+        size = trained if trained > 0 else float(kept.sum()) / max(int(pools.nonempty(kept)), 1)
         return max(1, round(size * len(kept) / max(int(kept.sum()), 1)))
 
     def _balanced_link(self) -> float:
@@ -493,15 +493,16 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         """Take from trained logits what a pool's other labels add to the two logs, for the posterior."""
         labels = self._labels(logits, target, sample_weight, None)
         pools = labels.pools(type(self).__name__, self._call_pool())
-        size = self._observed_pool_size(pools, labels.kept)
+        kept = labels.weights != 0
+        size = self._observed_pool_size(pools, kept)
         threats = LogThreats(torch.stack(labels.log_threats(self.scale), 1), None, 1)
-        self.log_others = draw_pools(threats, labels.log_weight, size - 1)
+        self.log_others = draw_pools(threats, labels.weights.log(), size - 1)
         # The share of binary cross-entropy's gradient that a label keeps, (1 + e) / (1 + O + e), e its own odds.
         x = self.scale * labels.logits
         wrong = torch.stack((-x, x), 1)
         share = (F.softplus(wrong) - torch.logaddexp(log_one_plus(self.log_others)[:, None], wrong)).exp().mean(0)
         mean_share = share[:, 0] * labels.target + share[:, 1] * (1.0 - labels.target)
-        self.link.copy_(2.0 - (mean_share * labels.kept).sum() / labels.kept.sum().clamp(min=1))
+        self.link.copy_(2.0 - (mean_share * kept).sum() / kept.sum().clamp(min=1))
 
     def extra_repr(self) -> str:
         """Show the pool and scale."""

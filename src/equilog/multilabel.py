@@ -7,7 +7,7 @@ from equilog.functional import Reduction, check_reduction, check_scale, spans
 from equilog.labels import Labels, as_labels
 from equilog.mass import ClassMass, Layout
 from equilog.part import Group, Part, whole_of
-from equilog.targets import known
+from equilog.targets import compute_dtype, known
 
 
 def multilabel_cross_entropy(
@@ -149,7 +149,7 @@ def side_weight(where: str, pos_weight: float | Tensor | None, labels: Labels) -
     """Return the factors on the log of the positives and on that of the negatives (2,), or None."""
     if pos_weight is None:
         return None
-    positives = torch.as_tensor(pos_weight, dtype=labels.logits.dtype, device=labels.logits.device)
+    positives = torch.as_tensor(pos_weight, dtype=compute_dtype(labels.given_logits), device=labels.given_logits.device)
     if positives.numel() != 1:
         raise ValueError(
             f"{where}: pos_weight must be one number, since the positives of a pool share one log; got "

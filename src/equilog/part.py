@@ -43,7 +43,7 @@ class Part:
             at_optimum=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
             class_count=self.class_count(),
             sets=log_sums.new_tensor(self.pools.sets) if self.kept is None else self.kept.sum().to(log_sums),
-            pools=self.pools.nonempty(self.kept).to(log_sums),
+            pools=torch.as_tensor(self.pools.nonempty(self.kept)).to(log_sums),
             layout=self.layout,
         )
 
@@ -82,7 +82,7 @@ class Part:
         if reduction == "sum":
             return per_pool.sum()
         pools = self.pools.nonempty(self.kept) if whole is None else whole.pools.to(per_pool)
-        return per_pool.sum() / pools.clamp(min=1)
+        return per_pool.sum() / (max(pools, 1) if isinstance(pools, int) else pools.clamp(min=1))
 
 
 def whole_of(

@@ -21,7 +21,9 @@ class Pools:
     given: Tensor | None = None
     """(n,) int64 in 0..count-1, or None where the pools are `size` consecutive sets."""
     size: int = 0
-    """Sets a pool (the last one may be short), where no ids were given."""
+    """Sets a pool, where no ids were given."""
+    ragged: bool = False
+    """Whether the last pool may be short."""
     apart: bool = False
     """Whether a pool of one set was asked for (not just found), so that a value a pool is a value a set."""
 
@@ -40,32 +42,33 @@ class Pools:
         if slot is not None:
             table = log_sum_exp_by(log_terms, self.ids * slots + slot, self.count * slots)
         elif self.given is not None:
-            table = log_sum_exp_by(log_terms, self.ids, self.count)
+            table = log_sum_exp_by(log_terms, self.given, self.count)
         else:
-            table = log_sum_exp(self._side_by_side(log_terms, self.size, -torch.inf), 1)
+            table = log_sum_exp(self.side_by_side(log_terms, -torch.inf), 1)
         return table.reshape(self.count, slots, log_terms.shape[1])
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums (P, K) of values (n, K) over each pool's sets."""
         if self.given is None:
-            return self._side_by_side(values, self.size, 0.0).sum(1)
+            return self.side_by_side(values, 0.0).sum(1)
         zeros = torch.zeros(self.count, values.shape[1], dtype=values.dtype, device=values.device)
         return zeros.index_add(0, self.given, values)
 
-    def nonempty(self, kept: Tensor | None) -> Tensor:
-        """Return the number of pools that hold at least one kept set, as a 0-d tensor; None keeps them all."""
+    def nonempty(self, kept: Tensor | None) -> Tensor | int:
+        """Return the number of pools that hold at least one kept set (None: they all are), 0-d unless it is known."""
         if kept is None:
             if self.given is None:
-                return torch.tensor(self.count if self.sets else 0, device=self.device)
+                return self.count if self.sets else 0
             kept = torch.ones_like(self.given)
         return (self.sums(kept.long()[:, None]) > 0).sum()
 
-    def _side_by_side(self, values: Tensor, size: int, padding: float) -> Tensor:
-        """(n, K) -> (P, size, K), a short last pool filled up with the padding."""
-        missing = self.count * size - values.shape[0]
-        if torch.compiler.is_compiling() or missing:  # compiled, a question of the size would be asked anew for each
-            values = F.pad(values, (0, 0, 0, missing), value=padding)
-        return values.reshape(self.count, size, values.shape[1])
+    def side_by_side(self, values: Tensor, padding: float) -> Tensor:
+        """(n, K) -> (P, size, K) for consecutive pools, a short last one filled up with the padding."""
+        if self.ragged:
+            missing = self.count * self.size - values.shape[0]
+            if torch.compiler.is_compiling() or missing:  # compiled, the question would be asked anew for each size
+                values = F.pad(values, (0, 0, 0, missing), value=padding)
+        return values.reshape(self.count, self.size, values.shape[1])
 
 
 def as_pools(where: str, pool: str | int | Tensor | None, shape: torch.Size, device: torch.device) -> Pools:
@@ -76,7 +79,7 @@ def as_pools(where: str, pool: str | int | Tensor | None, shape: torch.Size, dev
     if isinstance(pool, Tensor):
         return _given_pools(where, pool, shape, device)
     if isinstance(pool, int) and not isinstance(pool, bool) and pool >= 1:
-        return Pools(-(-n // pool), n, device, size=pool, apart=pool == 1)
+        return Pools(-(-n // pool), n, device, size=pool, ragged=True, apart=pool == 1)
     if pool == "batch":
         return Pools(1, n, device, size=n)
     if pool == "sample":

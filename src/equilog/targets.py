@@ -138,7 +138,12 @@ def class_vector(where: str, name: str, values: Tensor, like: Tensor, *, positiv
 
 def as_compute_dtype(values: Tensor) -> Tensor:
     """Return float64 as it is and every other floating type in float32."""
-    return values if values.dtype == torch.float64 else values.float()
+    return values.to(compute_dtype(values))
+
+
+def compute_dtype(values: Tensor) -> torch.dtype:
+    """Return the dtype that `as_compute_dtype` gives."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
 def reads_values(values: Tensor, validate: bool) -> bool:

@@ -3,7 +3,7 @@
 Each function here has one meaning and several ways to it, chosen from what kind of call it is:
 
     plain call, CPU        chunks of rows that stay in the cache, analytic gradient
-    compiled, or a GPU     the formula as it stands, analytic gradient; the compiler fuses it
+    compiled, or a GPU     the formula as it stands; the compiler fuses it
     transformed            the formula as it stands: torch.func, forward derivatives, batched gradients
 
 All of them agree to rounding, and every one has second derivatives.
@@ -13,9 +13,11 @@ from typing import cast
 
 from torch import Tensor
 
-from equilog import odds
+from equilog import odds, sides
 from equilog.kernels.dispatch import is_plain, is_transformed
 from equilog.kernels.label import ChunkedLogOdds
+from equilog.kernels.sides import ChunkedLogSideSums
+from equilog.pooling import Pools
 
 
 def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
@@ -28,3 +30,12 @@ def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
     if is_plain(z, labels):
         return cast(Tensor, ChunkedLogOdds.apply(z, labels))  # type: ignore[no-untyped-call]
     return cast(Tensor, odds.LogOddsAgainstLabel.apply(z, labels)[0])  # type: ignore[no-untyped-call]
+
+
+def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
+    """Return the logs of the summed threats to each pool's positives and negatives, (P, 2), from labels (n,)."""
+    given = (logits, target) if weight is None else (logits, target, weight)
+    constant = not any(each.requires_grad for each in given[1:])
+    if constant and pools.given is None and pools.sets and is_plain(*given) and not is_transformed(*given):
+        return cast(Tensor, ChunkedLogSideSums.apply(logits, target, weight, pools, scale))  # type: ignore[no-untyped-call]
+    return sides.log_side_sums(logits, target, weight, pools, scale)

@@ -6,12 +6,13 @@ from torch.autograd import forward_ad
 
 
 def is_transformed(*tensors: Tensor) -> bool:
-    """Tell whether derivatives are taken other than by plain backward: torch.func, or forward mode."""
+    """Tell whether derivatives are taken other than by plain backward: torch.func, forward mode, or in batches."""
     # No public name says whether torch.func is at work; autograd.Function asks the same before it runs.
     if torch._C._are_functorch_transforms_active():
         return True
     return not torch.compiler.is_compiling() and any(
-        forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+        torch._C._functorch.is_legacy_batchedtensor(tensor)  # of torch.autograd.grad(..., is_grads_batched=True)
+        or forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
         for tensor in tensors
     )
 

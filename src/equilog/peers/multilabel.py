@@ -47,7 +47,7 @@ class MultilabelPeer(Criterion):
 
     def total(self, labels: Labels) -> Tensor:
         """Return one value for all labels."""
-        return weighted_mean(self.per_label(labels.logits, labels.target), labels.log_weight.exp())
+        return weighted_mean(self.per_label(labels.logits, labels.target), labels.weights)
 
 
 class BinaryCrossEntropy(MultilabelPeer):
@@ -165,14 +165,14 @@ class TwoWay(MultilabelPeer):
         """Return the rows' part plus the labels' part."""
         if len(labels.shape) != 2:
             raise ValueError(f"TwoWay: logits must be (N, L), one column a label; got {tuple(labels.shape)}.")
-        logits, target, kept, log_weight = (
-            values.reshape(labels.shape) for values in (labels.logits, labels.target, labels.kept, labels.log_weight)
+        logits, target, weight = (
+            values.reshape(labels.shape) for values in (labels.logits, labels.target, labels.weights)
         )
-        positive, negative = (target > 0) & kept, (target <= 0) & kept
+        positive, negative = (target > 0) & (weight != 0), (target <= 0) & (weight != 0)
         rows = self._compared(logits, positive, negative)
         # Within a label a row of weight v stands for v rows: log v goes into its exponent.
-        columns = self._compared(logits.T, positive.T, negative.T, log_weight.T)
-        row_weight = (log_weight.exp() * positive).amax(1)
+        columns = self._compared(logits.T, positive.T, negative.T, weight.T.log())
+        row_weight = (weight * positive).amax(1)
         return weighted_mean(rows, row_weight) + weighted_mean(columns, positive.any(0).to(rows.dtype))
 
     def _compared(self, logits: Tensor, positive: Tensor, negative: Tensor, log_weight: Tensor | float = 0.0) -> Tensor:
