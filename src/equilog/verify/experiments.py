@@ -12,6 +12,7 @@ from torch.autograd.functional import hessian
 from equilog import article
 from equilog.functional import class_mass, log_balanced_cross_entropy
 from equilog.inference import posterior_scores, probabilities
+from equilog.inner import INNERS, InnerName
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Takes logits (n, C) and targets, gives a scalar."""
@@ -57,14 +58,20 @@ def curvature_of(loss: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
 
 
 def minimised(loss: Callable[[Tensor], Tensor], start: Tensor, below: float = -math.inf) -> Tensor:
-    """Return where a smooth convex function is smallest, or where it first falls below a value, by Newton's method."""
+    """Return where a smooth function is smallest nearby, or where it first falls below a value, by Newton's method.
+
+    Of a convex function that is its minimum. Where another curves down, the step goes down as well.
+    """
     point = start
     for _ in range(100):
         value, gradient = loss(point), torch.func.grad(loss)(point).flatten()
         if value < below:
             break
+        curvature, directions = torch.linalg.eigh(curvature_of(loss, point))
         # A constant added to a set's scores changes nothing: those directions have no curvature, and no step.
-        step = -(torch.linalg.pinv(curvature_of(loss, point), rtol=1e-10, hermitian=True) @ gradient)
+        flat = curvature.abs() <= 1e-10 * curvature.abs().max()
+        length_along = torch.where(flat, 0.0, 1.0 / torch.where(flat, 1.0, curvature.abs()))
+        step = -(directions @ (length_along * (directions.T @ gradient)))
         decrease = -(gradient @ step)
         if not decrease > 1e-25:
             break
@@ -151,7 +158,7 @@ class PooledAnswer:
 _TENTHS = torch.tensor([[6, 2, 1, 1], [3, 1, 2, 4]])
 
 
-def pooled_answer(pool_size: int) -> PooledAnswer:
+def pooled_answer(pool_size: int, inner: InnerName = "odds") -> PooledAnswer:
     """Minimise the expected loss over all pools of this many sets, exactly: every pool there is, once each.
 
     A set is one of 20 equally likely pairs of features and class.
@@ -162,7 +169,7 @@ def pooled_answer(pool_size: int) -> PooledAnswer:
     atoms = torch.arange(20)
     pools = torch.cartesian_prod(*[atoms] * pool_size).flatten()
     scores = minimised(
-        lambda s: log_balanced_cross_entropy(s[features[pools]], labels[pools], pool=pool_size),
+        lambda s: log_balanced_cross_entropy(s[features[pools]], labels[pools], pool=pool_size, inner=inner),
         torch.zeros(2, 4, dtype=torch.float64),
     )
     log_prob = scores.log_softmax(1)
@@ -170,13 +177,14 @@ def pooled_answer(pool_size: int) -> PooledAnswer:
         log_others = torch.full((1, 4), -torch.inf, dtype=torch.float64)
     else:
         others = torch.cartesian_prod(*[atoms] * (pool_size - 1)).reshape(-1, pool_size - 1)
-        odds = (1 / log_prob.exp()[features[others], labels[others]] - 1)[..., None]
-        log_others = (odds * torch.nn.functional.one_hot(labels[others], 4)).sum(1).log()
-    bare = probabilities(scores, pool_size=pool_size)
-    return PooledAnswer(truth, bare, posterior_scores(log_prob, log_others).softmax(1))
+        of_truth = log_prob[features[others], labels[others]][..., None]
+        terms = (-of_truth).expm1() if inner == "odds" else -of_truth
+        log_others = (terms * torch.nn.functional.one_hot(labels[others], 4)).sum(1).log()
+    bare = probabilities(scores, pool_size=pool_size, inner=inner)
+    return PooledAnswer(truth, bare, posterior_scores(log_prob, log_others, INNERS[inner]).softmax(1))
 
 
-def full_batch_answer(draws: int = 200_000) -> PooledAnswer:
+def full_batch_answer(draws: int = 200_000, inner: InnerName = "odds") -> PooledAnswer:
     """Train on one pool of this many sampled labels, with a free score for each kind of features and class."""
     drawn = torch.multinomial(
         _TENTHS.double().flatten(), draws, replacement=True, generator=torch.Generator().manual_seed(0)
@@ -185,10 +193,10 @@ def full_batch_answer(draws: int = 200_000) -> PooledAnswer:
     features, labels = torch.arange(2).repeat_interleave(4), torch.arange(4).repeat(2)
 
     def loss(s: Tensor) -> Tensor:
-        return log_balanced_cross_entropy(s[features], labels, sample_weight=count)
+        return log_balanced_cross_entropy(s[features], labels, sample_weight=count, inner=inner)
 
     scores = minimised(loss, torch.zeros(2, 4, dtype=torch.float64))
-    log_mass = class_mass(scores[features], labels, sample_weight=count).log_mass
+    log_mass = class_mass(scores[features], labels, sample_weight=count, inner=inner).log_mass
     frequency = count.reshape(2, 4) / count.reshape(2, 4).sum(1, keepdim=True)
-    recovered = probabilities(scores, log_class_mass=log_mass, kind="posterior")
-    return PooledAnswer(frequency, probabilities(scores), recovered)
+    recovered = probabilities(scores, inner=inner, log_class_mass=log_mass, kind="posterior")
+    return PooledAnswer(frequency, probabilities(scores, inner=inner), recovered)
