@@ -301,8 +301,9 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         """Return scores of the logits' shape, as the loss decides or with prior and class mass put back.
 
         Balanced scores are the bare logits, times the link. Where the classes overlap, though, prior and class mass
-        balance both, which is too much. So where `observe` has told what the class mass does (class balance, index
-        targets), the balanced scores of a loss with a prior are the posterior's with just the prior taken off.
+        balance both, which is too much; and with soft targets, whose link is 2, the prior would come off twice. So once
+        `observe` has told the posterior, the balanced scores of a loss with a prior are the posterior's with just the
+        prior taken off.
         """
         check_kind(type(self).__name__, kind)
         rows = self.scale * as_compute_dtype(classes_last(logits))
@@ -312,7 +313,8 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         if alone and self.link.isnan():
             log_others = rows.new_full((1, rows.shape[-1]), -math.inf)  # a pool of one has no other sets to observe
         observed = log_others.numel() > 0
-        if kind == "balanced" and not (observed and (alone or prior is not None)):
+        known = observed or not self.link.isnan()
+        if kind == "balanced" and not (known and (alone or prior is not None)):
             return classes_second(self._balanced_link() * rows, logits)
         log_prob = with_prior(rows, prior, self.scale * self.prior_strength).log_softmax(-1)
         scores = (

@@ -311,14 +311,24 @@ def test_groupings_with_every_pair_both_ways_need_no_class_mass_in_large_pools(b
     assert float(((2 * scores).softmax(1) - table).abs().max()) < 1e-6
 
 
+@pytest.mark.parametrize(("scale", "strength"), [(1.0, 1.0), (0.7, 0.5)])
+@pytest.mark.parametrize("balance", ["class", "pair"])
 @pytest.mark.parametrize("pool", ["batch", 2])
-def test_soft_targets_are_their_own_posterior(pool: str | int) -> None:
-    """Also with a prior, and whatever was observed."""
+def test_soft_targets_are_their_own_posterior_and_balanced_less_the_prior(
+    pool: str | int, balance: str, scale: float, strength: float
+) -> None:
+    """Whatever was observed; the prior comes off once, though the scores count twice."""
     target = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.9, 0.05, 0.05], [0.2, 0.6, 0.2]], dtype=torch.float64)
-    criterion = LogBalancedCrossEntropyLoss(pool=pool, prior=torch.tensor([3.0, 1.0, 1.0], dtype=torch.float64))
+    prior = torch.tensor([3.0, 1.0, 1.0], dtype=torch.float64)
+    criterion = LogBalancedCrossEntropyLoss(
+        balance=balance, pool=pool, prior=prior, prior_strength=strength, scale=scale
+    )
     scores = newton(lambda z: criterion(z, target), torch.zeros_like(target))
     criterion.observe(scores, target)
     assert float((criterion.probabilities(scores, "posterior") - target).abs().max()) < EXACT
+    balanced = target / prior**strength
+    expected = balanced / balanced.sum(1, keepdim=True)
+    assert float((criterion.probabilities(scores, "balanced") - expected).abs().max()) < EXACT
 
 
 def test_observing_nothing_changes_little() -> None:
