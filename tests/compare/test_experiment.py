@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from joblib._parallel_backends import ThreadingBackend
 from joblib.externals.loky import reusable_executor
 from torch import Tensor
 
@@ -94,6 +95,27 @@ def test_processes_and_threads_give_the_records_that_one_process_gives(kinds, tm
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two", "threads")
     )
     assert one == two == threads
+
+
+def test_a_backend_such_as_a_clusters_is_given_the_trainings_alone(kinds, tmp_path):
+    """A cluster's backend ignores n_jobs, and hangs where work that it waits for asks for a share of it."""
+    calls = []
+
+    class Cluster(ThreadingBackend):  # type: ignore[misc]
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            del n_jobs
+            return 2
+
+        def start_call(self) -> None:
+            calls.append(1)
+            super().start_call()
+
+    joblib.register_parallel_backend("cluster", Cluster)
+    with joblib.parallel_config("cluster"):
+        compare(kinds["multiclass"], PLAN, tmp_path / "cluster")
+    assert len(calls) == 1
+    compare(kinds["multiclass"], PLAN, tmp_path / "one", jobs=1)
+    assert runs_of(tmp_path / "cluster") == runs_of(tmp_path / "one")
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -28,6 +28,7 @@ from equilog.compare.run import (
     as_given,
     attempt,
     attempted,
+    here,
     one_thread,
     prepare,
 )
@@ -260,6 +261,7 @@ def _fit(
 ) -> bundle.Bundle:
     """Fit the preprocessing and the model with this loss on all rows, thinned where the data set asks for it."""
     rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
-    features = preprocessor.fit_transform(dataset.features.iloc[rows])
+    with here():
+        features = preprocessor.fit_transform(dataset.features.iloc[rows])
     model = settings.classifier(loss, names.task, 0).fit(features, as_given(dataset.target[rows], names.task))
     return bundle.Bundle(preprocessor, model, names)

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from joblib import parallel_config
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
@@ -76,13 +77,20 @@ def prepare(dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: fl
     """Return the split of this seed, the preprocessor fitted anew on its training rows."""
     train, test = split_rows(dataset, test_fraction, seed)
     fitted = clone(preprocessor)
-    return Split(
-        seed,
-        fitted.fit_transform(dataset.features.iloc[train]),
-        dataset.target[train],
-        fitted.transform(dataset.features.iloc[test]),
-        dataset.target[test],
-    )
+    with here():
+        return Split(
+            seed,
+            fitted.fit_transform(dataset.features.iloc[train]),
+            dataset.target[train],
+            fitted.transform(dataset.features.iloc[test]),
+            dataset.target[test],
+        )
+
+
+def here() -> AbstractContextManager[object]:
+    """Preprocess in this process: on a cluster scikit-learn would wait in the queue that its own work is filling."""
+    context: AbstractContextManager[object] = parallel_config("sequential")
+    return context
 
 
 def attempted(loss: str, rows: str, training: Callable[[], T]) -> T | Failure:
