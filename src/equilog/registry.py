@@ -8,6 +8,7 @@ from torch import Tensor
 
 from equilog.criterion import Criterion
 from equilog.modules import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
+from equilog.names import did_you_mean
 from equilog.peers import (
     LDAM,
     Asymmetric,
@@ -180,3 +181,20 @@ def losses_for(task: Task) -> list[str]:
 
 RECOMMENDED: dict[Task, str] = {"multiclass": "log-balanced", "multilabel": "multilabel-batch", "soft": "cross-entropy"}
 """The loss to start from where nothing else is known."""
+
+
+def loss_named(name: str, task: Task) -> LossEntry:
+    """Return the loss of a name in which "-" and "_" are the same; "auto" is the one recommended for the task.
+
+    Raises:
+        ValueError: there is no such loss, or it does not fit the task.
+    """
+    if name == "auto":
+        return LOSSES[RECOMMENDED[task]]
+    name = name.replace("_", "-")
+    offered = did_you_mean(name, losses_for(task))
+    if name not in LOSSES:
+        raise ValueError(f'No loss is called "{name}". {offered}')
+    if task not in LOSSES[name].tasks:
+        raise ValueError(f'"{name}" does not fit {task} targets. {offered}')
+    return LOSSES[name]

@@ -284,6 +284,7 @@ def test_no_processes_are_too_few(kinds, tmp_path):
 def test_the_losses_chosen_are_known_fit_the_task_and_follow_the_baseline():
     assert chosen_losses("multiclass", []) == tuple(dict.fromkeys(["cross-entropy", *losses_for("multiclass")]))
     assert chosen_losses("multilabel", ["two_way", "two-way"]) == ("binary-cross-entropy", "two-way")
+    assert chosen_losses("multiclass", ["auto"]) == ("cross-entropy", "log-balanced")
     with pytest.raises(DataError, match=r'No loss is called "focall"\. Did you mean focal'):
         chosen_losses("multiclass", ["focall"])
     with pytest.raises(DataError, match='"asymmetric" does not fit multiclass targets'):

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from equilog.compare.errors import DataError, did_you_mean, listed
+from equilog.compare.errors import DataError
+from equilog.names import did_you_mean, listed
 
 MOSTLY = 0.9
 """Share of the values that must be numbers (or dates) for the other few to count as missing."""

@@ -14,7 +14,7 @@ from sklearn.compose import ColumnTransformer
 from equilog._version import __version__
 from equilog.compare import bundle
 from equilog.compare.dataset import Dataset
-from equilog.compare.errors import DataError, did_you_mean
+from equilog.compare.errors import DataError
 from equilog.compare.features import make_preprocessor
 from equilog.compare.ranking import ranked, unfinished
 from equilog.compare.ranks import Ranks
@@ -35,7 +35,7 @@ from equilog.compare.run import (
 from equilog.compare.splits import require_splittable
 from equilog.compare.statistics import summarise
 from equilog.compare.store import Store, fingerprint
-from equilog.registry import LOSSES, Task, losses_for
+from equilog.registry import Task, loss_named, losses_for
 from equilog.sklearn import LogBalancedClassifier
 from equilog.sklearn.parameters import check_parameters
 
@@ -77,14 +77,11 @@ def chosen_losses(task: Task, names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         DataError: a name that is not known, or does not fit the task.
     """
-    fitting = losses_for(task)
-    asked = [name.replace("_", "-") for name in names]
-    for name in asked:
-        if name not in LOSSES:
-            raise DataError(f'No loss is called "{name}". {did_you_mean(name, fitting)}')
-        if name not in fitting:
-            raise DataError(f'"{name}" does not fit {task} targets. {did_you_mean(name, fitting)}')
-    return tuple(dict.fromkeys([BASELINE[task], *(asked or fitting)]))
+    try:
+        asked = [loss_named(name, task).name for name in names]
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    return tuple(dict.fromkeys([BASELINE[task], *(asked or losses_for(task))]))
 
 
 def compare(

@@ -11,8 +11,9 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from equilog.compare.columns import plain
 from equilog.compare.encoders import DateParts, to_categories, to_dense, to_numbers, to_scores, to_text
-from equilog.compare.errors import DataError, listed
+from equilog.compare.errors import DataError
 from equilog.compare.kinds import DATE_FORMATS, MOST_CATEGORIES, Kind, column_kinds, date_format, is_sentences
+from equilog.names import listed
 
 MOST_TERMS = 300
 """Words, or runs of letters, of a text column that have an input of their own."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from equilog.compare import bundled
 from equilog.compare.columns import require_columns
 from equilog.compare.dataset import Dataset
-from equilog.compare.errors import DataError, did_you_mean
+from equilog.compare.errors import DataError
 from equilog.compare.greek import greek
 from equilog.compare.tables import load_table
+from equilog.names import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilog.compare.dataset import Dataset
-from equilog.compare.errors import DataError, listed
+from equilog.compare.errors import DataError
+from equilog.names import listed
 
 
 def split_rows(

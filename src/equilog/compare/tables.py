@@ -14,8 +14,9 @@ import pyarrow
 
 from equilog.compare.columns import numbers, plain, require_columns
 from equilog.compare.dataset import Dataset
-from equilog.compare.errors import DataError, listed
+from equilog.compare.errors import DataError
 from equilog.compare.targets import encode
+from equilog.names import listed
 from equilog.registry import Task
 
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "#N/A"]

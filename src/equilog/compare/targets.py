@@ -10,7 +10,8 @@ from pandas.api import types
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from equilog.compare.columns import as_text, plain
-from equilog.compare.errors import DataError, listed
+from equilog.compare.errors import DataError
+from equilog.names import listed
 from equilog.registry import Task
 
 MANY_NUMBERS = 20
