@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from equilog import MultiLabelCrossEntropyLoss, multilabel_cross_entropy, sides
-from equilog.kernels import log_side_sums
-from equilog.kernels import sides as blocks
+from equilog.kernels import log_side_sums, side_sums
 from equilog.pooling import Pools, as_pools
 
 
@@ -35,7 +34,7 @@ def value_and_gradient(function: Any, logits: Tensor, *rest: Any) -> tuple[Tenso
 def test_blocks_agree_with_the_formula(
     monkeypatch: pytest.MonkeyPatch, kind: str, weighted: bool, spread: float, pool: Any, most: int
 ) -> None:
-    monkeypatch.setattr(blocks, "_MOST", most)
+    monkeypatch.setattr(side_sums, "_MOST", most)
     logits, target = drawn((7, 19), kind, spread)
     weight = None
     if weighted:

@@ -68,6 +68,10 @@ class Labels:
         weight, target = self.weights.detach(), self.target.detach()
         return torch.stack(((weight * target).sum(), (weight * (1.0 - target)).sum()))
 
+    def dense(self) -> "Labels":
+        """Return these labels: they have a target each."""
+        return self
+
     def _shown(self, values: Tensor) -> Tensor:
         return values if self.weight is None else torch.where(self.weight == 0, 0.0, values)
 
@@ -94,9 +98,7 @@ def as_labels(
             f"got {tuple(target.shape)}."
         )
     shape = logits.shape
-    if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool):
-        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"{where}: mask must be a bool tensor, True for the labels that take part; got {found}.")
+    check_mask(where, mask)
     factors = [
         _broadcast(where, name, values, shape)
         for name, values in (("weight", weight), ("mask", mask))
@@ -105,7 +107,7 @@ def as_labels(
     if sample_weight is not None:
         factors.append(per_set(where, "sample_weight", sample_weight, shape))
     labels = Labels(
-        logits.reshape(-1), target.reshape(-1), _product(factors, compute_dtype(logits)) if factors else None, shape
+        logits.reshape(-1), target.reshape(-1), product_of(factors, compute_dtype(logits)) if factors else None, shape
     )
     if validate:
         _check_values(where, labels)
@@ -114,14 +116,23 @@ def as_labels(
     return labels
 
 
-def _product(factors: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """Return the product of factors (n,): 0 wherever one is 0, with gradient 0, and NaN where one is negative."""
-    kept = torch.stack([factor != 0 for factor in factors]).all(0)
-    product = torch.ones_like(kept, dtype=dtype)
-    for factor in factors:
-        if factor.dtype != torch.bool:
-            product = product * torch.where(factor < 0, torch.nan, factor.to(dtype))
+def check_mask(where: str, mask: Tensor | None) -> None:
+    """Raise TypeError unless the mask is a bool tensor or None."""
+    if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool):
+        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"{where}: mask must be a bool tensor, True for the labels that take part; got {found}.")
+
+
+def product_of(factors: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the product of factors: 0 wherever one is 0, with gradient 0, and NaN where one is negative."""
+    kept, product = factors[0] != 0, _not_negative(factors[0], dtype)
+    for factor in factors[1:]:
+        kept, product = kept & (factor != 0), product * _not_negative(factor, dtype)
     return torch.where(kept, product, 0.0)
+
+
+def _not_negative(factor: Tensor, dtype: torch.dtype) -> Tensor:
+    return factor.to(dtype) if factor.dtype == torch.bool else torch.where(factor < 0, torch.nan, factor.to(dtype))
 
 
 def _broadcast(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:

@@ -27,12 +27,13 @@ from equilog.inference import (
     posterior_scores,
 )
 from equilog.inner import INNERS, InnerName
-from equilog.labels import Labels, as_labels
+from equilog.labels import Labels
 from equilog.logspace import log_one_plus
 from equilog.mass import SETS, ClassMass, precise
 from equilog.multilabel import multilabel_part, side_weight
 from equilog.part import Group, Part, as_group, whole_of
 from equilog.pooling import Pools, as_pools
+from equilog.positives import IndexedLabels, read_labels
 from equilog.prior import with_prior
 from equilog.targets import Sets, as_compute_dtype, as_sets
 
@@ -412,6 +413,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
 
     Args:
         pool: as the function's; or "stream", the labels of this and earlier training calls, by a moving class mass.
+        index_target: as the function's.
         scale: as the function's.
         weight: as the function's.
         pos_weight: as the function's.
@@ -421,8 +423,9 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         validate: as the function's.
 
     Shape:
-        forward: logits and target (N, L), sample_weight (N,) or (N, L), mask broadcastable to (N, L), class_mass as
-        the function's -> scalar, or as the function says for reduction "none".
+        forward: logits and target (N, L), or label indices (N, k) as the function's; sample_weight (N,) or (N, L),
+        mask broadcastable to (N, L), class_mass as the function's -> scalar, or as the function says for reduction
+        "none".
 
     Example:
         >>> criterion = MultiLabelCrossEntropyLoss()
@@ -441,6 +444,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         self,
         *,
         pool: str | int | Tensor = "sample",
+        index_target: bool | None = None,
         scale: float = 1.0,
         weight: Tensor | None = None,
         pos_weight: float | None = None,
@@ -457,6 +461,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
             process_group=process_group,
             validate=validate,
         )
+        self.index_target = index_target
         self.pos_weight = pos_weight
         self.register_buffer("weight", weight)
 
@@ -493,7 +498,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
     @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> None:
         """Take from trained logits what a pool's other labels add to the two logs, for the posterior."""
-        labels = self._labels(logits, target, sample_weight, None)
+        labels = self._labels(logits, target, sample_weight, None).dense()
         pools = labels.pools(type(self).__name__, self._call_pool())
         kept = labels.weights != 0
         size = self._observed_pool_size(pools, kept)
@@ -510,14 +515,17 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         """Show the pool and scale."""
         return f"pool={self.pool!r}, scale={self.scale!r}"
 
-    def _part(self, labels: Labels) -> Part:
+    def _part(self, labels: Labels | IndexedLabels) -> Part:
         return multilabel_part(type(self).__name__, labels, pool=self._call_pool(), scale=self.scale)
 
-    def _labels(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Labels:
-        return as_labels(
+    def _labels(
+        self, logits: Tensor, target: Tensor, sample_weight: Tensor | None, mask: Tensor | None
+    ) -> Labels | IndexedLabels:
+        return read_labels(
             type(self).__name__,
             logits,
             target,
+            index_target=self.index_target,
             weight=self.weight,
             sample_weight=sample_weight,
             mask=mask,

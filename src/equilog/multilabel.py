@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from equilog.functional import Reduction, check_reduction, check_scale, spans
-from equilog.labels import Labels, as_labels
+from equilog.labels import Labels
 from equilog.mass import ClassMass, Layout
 from equilog.part import Group, Part, whole_of
+from equilog.positives import IndexedLabels, read_labels
 from equilog.targets import compute_dtype, known
 
 
@@ -15,6 +16,7 @@ def multilabel_cross_entropy(
     target: Tensor,
     *,
     pool: str | int | Tensor = "sample",
+    index_target: bool | None = None,
     scale: float = 1.0,
     weight: Tensor | None = None,
     pos_weight: float | Tensor | None = None,
@@ -40,10 +42,15 @@ def multilabel_cross_entropy(
     Args:
         logits: (N, L) or any shape that starts with the samples, or (L,) for one sample; floating point. float16 and
             bfloat16 are computed in float32.
-        target: of the shape of `logits`, floating point, integer or bool, in [0, 1].
+        target: of the shape of `logits`, floating point, integer or bool, in [0, 1]; or (N, k) integers, the numbers 0
+            to L - 1 of each sample's positives, each named once, filled up with -1: the same loss for so many labels
+            that a target for each takes too much memory.
         pool: which labels share the two logs: "sample", those of one sample; "batch", all of the call; an int q,
             groups of q consecutive labels of the flattened target; an integer tensor of pool ids, one a label or one
-            a sample.
+            a sample. With label indices: "sample", "batch" or (N,) pool ids.
+        index_target: whether the target is label indices. None tells by the shape: an integer target of the shape of
+            `logits` is 0 or 1 for each label, one with another number of columns is label indices. Say True where k
+            may come to be L.
         scale: factor > 0 on the logits.
         weight: factor >= 0 on a label's term inside the logs, broadcastable to `logits`, such as (L,).
         pos_weight: factor >= 0 on the log of the positives: a number, or a tensor of one.
@@ -57,7 +64,8 @@ def multilabel_cross_entropy(
             where torch.distributed is initialised, else this process; None, this process alone. Costs one all-reduce
             of a few numbers a class, in which every rank must take part. The gradient is multiplied by the number
             of ranks, since data-parallel wrappers divide by it.
-        validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait.
+        validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait. On the CPU, label
+            indices out of range or named twice raise anyway; on a GPU they make their sample NaN.
 
     Returns:
         Nats, float32 (float64 for float64 logits): a scalar, or for reduction "none" (P,), one value a pool; with
@@ -68,7 +76,8 @@ def multilabel_cross_entropy(
 
     Limits:
         No labels, or all left out: 0, with gradient 0. Where t is exactly 0 or 1 the other side costs nothing, even at
-        infinite logits. NaN in a logit not left out gives NaN.
+        infinite logits. NaN in a logit not left out gives NaN. In a plain call on the CPU nothing of the size of the
+        logits is made but the gradient; label indices take that much everywhere, and a little for themselves.
 
     Source:
         Su Jianlin, https://kexue.fm/archives/7359 (2020) and 9064 (2022, soft labels); Su et al., arXiv 2208.02955.
@@ -79,9 +88,20 @@ def multilabel_cross_entropy(
         >>> target = torch.tensor([[1, 0, 0, 0]])
         >>> multilabel_cross_entropy(logits, target)  # log(1 + e^-3) + log(1 + 3 e^-2)
         tensor(0.3893)
+        >>> multilabel_cross_entropy(logits, torch.tensor([[0, -1]]))  # label 0 alone
+        tensor(0.3893)
     """
     where = "multilabel_cross_entropy"
-    labels = as_labels(where, logits, target, weight=weight, sample_weight=sample_weight, mask=mask, validate=validate)
+    labels = read_labels(
+        where,
+        logits,
+        target,
+        index_target=index_target,
+        weight=weight,
+        sample_weight=sample_weight,
+        mask=mask,
+        validate=validate,
+    )
     check_reduction(where, reduction)
     part = multilabel_part(where, labels, pool=pool, scale=scale)
     whole, factor = whole_of(where, part, class_mass, process_group, validate=validate)
@@ -95,6 +115,7 @@ def multilabel_class_mass(
     target: Tensor,
     *,
     pool: str | int | Tensor = "batch",
+    index_target: bool | None = None,
     scale: float = 1.0,
     weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
@@ -109,6 +130,7 @@ def multilabel_class_mass(
         logits: as the loss's.
         target: as the loss's.
         pool: as the loss's; "batch" makes one pool of all the parts.
+        index_target: as the loss's.
         scale: as the loss's.
         weight: as the loss's.
         sample_weight: as the loss's.
@@ -124,13 +146,22 @@ def multilabel_class_mass(
     """
     where = "multilabel_class_mass"
     with torch.no_grad():
-        labels = as_labels(
-            where, logits, target, weight=weight, sample_weight=sample_weight, mask=mask, validate=validate
+        labels = read_labels(
+            where,
+            logits,
+            target,
+            index_target=index_target,
+            weight=weight,
+            sample_weight=sample_weight,
+            mask=mask,
+            validate=validate,
         )
         return multilabel_part(where, labels, pool=pool, scale=scale).mass()
 
 
-def multilabel_part(where: str, labels: Labels, *, pool: str | int | Tensor | None, scale: float) -> Part:
+def multilabel_part(
+    where: str, labels: Labels | IndexedLabels, *, pool: str | int | Tensor | None, scale: float
+) -> Part:
     """Return the pools of `multilabel_cross_entropy`, of labels already checked."""
     check_scale(where, scale)
     pools = labels.pools(where, pool)
@@ -145,7 +176,7 @@ def multilabel_part(where: str, labels: Labels, *, pool: str | int | Tensor | No
     )
 
 
-def side_weight(where: str, pos_weight: float | Tensor | None, labels: Labels) -> Tensor | None:
+def side_weight(where: str, pos_weight: float | Tensor | None, labels: Labels | IndexedLabels) -> Tensor | None:
     """Return the factors on the log of the positives and on that of the negatives (2,), or None."""
     if pos_weight is None:
         return None

@@ -1,7 +1,12 @@
-"""The two sums of a pool of labels, as logarithms: the threats to its positives, and to its negatives."""
+"""The two sums of a pool of labels, as logarithms: the threats to its positives, and to its negatives.
+
+By the formula alone: sum v t exp(-x) and sum v (1 - t) exp(x), of logits x, targets t and weights v. Targets and
+weights multiply the exponentials as they are, since their logs would cost more than all the rest.
+"""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from equilog.logspace import log_sum_exp, log_sum_exp_by
 from equilog.pooling import Pools
@@ -9,11 +14,7 @@ from equilog.targets import as_compute_dtype
 
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
-    """Return the logs of sum v t exp(-scale x) and of sum v (1 - t) exp(scale x) for each pool, (P, 2).
-
-    From labels (n,), by the formula alone. Targets and weights v multiply the exponentials as they are: their logs
-    would cost more than all the rest.
-    """
+    """Return both log sums of each pool (P, 2), from labels (n,)."""
     x, target = (each[:, None] for each in shown(logits, target, weight))
     weight = None if weight is None else weight[:, None]
     if pools.given is None:
@@ -29,6 +30,22 @@ def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: 
         else:
             sums.append(log_sum_exp_by(exponent, pools.given, pools.count, share))
     return torch.cat(sums, 1)
+
+
+def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float) -> Tensor:
+    """Return both log sums of each sample (N, 2), from logits (N, L) and its positives (N, k), L where there is none.
+
+    The positives are taken out of the negatives' sum: taken off it, they would leave nothing but rounding.
+    """
+    x = as_compute_dtype(logits)
+    x = scale * (x if weight is None else torch.where(weight == 0, 0.0, x))
+    there = index < x.shape[1]
+    own = index.clamp(max=x.shape[1] - 1)
+    others = F.pad(x, (0, 1), value=-torch.inf).scatter(1, index, -torch.inf)
+    share = there.to(x.dtype)
+    if weight is not None:
+        share, weight = share * weight.gather(1, own), F.pad(weight, (0, 1))
+    return torch.cat((log_sum_exp(-x.gather(1, own), 1, share), log_sum_exp(others, 1, weight)), 1)
 
 
 def shown(logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:

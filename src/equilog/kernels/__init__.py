@@ -16,7 +16,7 @@ from torch import Tensor
 from equilog import odds, sides
 from equilog.kernels.dispatch import is_plain, is_transformed
 from equilog.kernels.label import ChunkedLogOdds
-from equilog.kernels.sides import ChunkedLogSideSums
+from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
 
 
@@ -34,8 +34,22 @@ def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
     """Return the logs of the summed threats to each pool's positives and negatives, (P, 2), from labels (n,)."""
+    if pools.given is None and pools.sets and _only_logits_learn(logits, target, weight):
+        return cast(Tensor, ChunkedLogSums.apply(logits, target, weight, pools, scale))  # type: ignore[no-untyped-call]
+    return sides.log_side_sums(logits, target, weight, pools, scale)
+
+
+def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float) -> Tensor:
+    """Return the same logs of each sample (N, 2), from logits (N, L) and positives (N, k), L where there is none."""
+    if logits.numel() and _only_logits_learn(logits, index, weight):
+        samples = Pools(len(logits), logits.numel(), logits.device, size=logits.shape[1])
+        flat = logits.reshape(-1)
+        return cast(Tensor, ChunkedLogSums.apply(flat, index, weight, samples, scale))  # type: ignore[no-untyped-call]
+    return sides.log_index_sums(logits, index, weight, scale)
+
+
+def _only_logits_learn(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+    """Tell whether this is a plain call that may ask for the gradient of the logits, and of nothing else."""
     given = (logits, target) if weight is None else (logits, target, weight)
     constant = not any(each.requires_grad for each in given[1:])
-    if constant and pools.given is None and pools.sets and is_plain(*given) and not is_transformed(*given):
-        return cast(Tensor, ChunkedLogSideSums.apply(logits, target, weight, pools, scale))  # type: ignore[no-untyped-call]
-    return sides.log_side_sums(logits, target, weight, pools, scale)
+    return constant and is_plain(*given) and not is_transformed(*given)
