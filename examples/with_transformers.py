@@ -106,7 +106,10 @@ def main() -> None:
     arguments.add_argument("--task", choices=["tokens", "distillation"], default="tokens")
     arguments.add_argument("--batch-size", type=int, default=4, help="sentences of a micro-batch")
     arguments.add_argument("--micro-batches", type=int, default=3, help="of a step, in each process")
+    arguments.add_argument("--pool", choices=["batch", "stream"], default="batch", help="which sets share a log")
     arguments.add_argument("--output", default="trained", help="folder for checkpoints and weights")
+    arguments.add_argument("--save-steps", type=int, default=0, help="steps from one checkpoint to the next")
+    arguments.add_argument("--resume", help="checkpoint to go on from")
     options = arguments.parse_args()
     soft = options.task == "distillation"
     torch.manual_seed(0)
@@ -131,7 +134,8 @@ def main() -> None:
             lr_scheduler_type="constant",
             optim="sgd",
             logging_steps=1,
-            save_strategy="no",
+            save_strategy="steps" if options.save_steps else "no",
+            save_steps=options.save_steps or 1,
             report_to="none",
             disable_tqdm=True,
             remove_unused_columns=False,
@@ -140,10 +144,10 @@ def main() -> None:
         ),
         train_dataset=sentences(),
         data_collator=partial(padded, soft=soft),
-        criterion=LogBalancedCrossEntropyLoss(pool="batch", prior=None if soft else "auto", process_group="world"),
+        criterion=LogBalancedCrossEntropyLoss(pool=options.pool, prior=None if soft else "auto", process_group="world"),
         call=distil if soft else tag_tokens,
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model(options.output)
 
 

@@ -126,21 +126,35 @@ def test_lightning_trains_the_weights_of_one_process(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["tokens", "distillation"])
 def test_trainer_trains_the_weights_of_one_process(task, tmp_path):
-    """Three micro-batches of padded sentences, tagged by two ranks, against 24 sentences at once."""
+    """Three micro-batches of padded sentences on each of two ranks, against 24 sentences at once."""
     from safetensors.torch import load_file
 
     run("python", "with_transformers.py", "--task", task, "--batch-size", 24, "--micro-batches", 1,
         "--output", tmp_path / "one")  # fmt: skip
-    if task == "tokens":
-        run_two("with_transformers.py", "--task", task, "--batch-size", 4, "--output", tmp_path / "two")
-    else:
-        run("python", "with_transformers.py", "--task", task, "--batch-size", 8, "--output", tmp_path / "two")
+    run_two("with_transformers.py", "--task", task, "--batch-size", 4, "--output", tmp_path / "two")
     one, two = (load_file(tmp_path / ranks / "model.safetensors") for ranks in ("one", "two"))
     close(two, one)
     if task == "tokens":
         counted = one["criterion.class_count"].sum() - 5
         sentences = example("with_transformers")["sentences"]()
         assert counted == sum(len(sentence["labels"]) for sentence in sentences)
+
+
+@pytest.mark.slow
+def test_trainer_goes_on_from_a_checkpoint_to_the_weights_of_going_straight_on(tmp_path):
+    """Running prior and stream are in the checkpoint too."""
+    from safetensors.torch import load_file
+
+    asked = ("with_transformers.py", "--pool", "stream", "--batch-size", 8)
+    run("python", *asked, "--save-steps", 2, "--output", tmp_path / "straight")
+    run("python", *asked, "--resume", tmp_path / "straight/checkpoint-2", "--output", tmp_path / "resumed")
+    half, straight, resumed = (
+        load_file(tmp_path / folder / "model.safetensors")
+        for folder in ("straight/checkpoint-2", "straight", "resumed")
+    )
+    close(resumed, straight)
+    for name in ("criterion.class_count", "criterion.stream", "classifier.weight"):
+        assert not torch.equal(half[name], straight[name]), name
 
 
 MAKES_DATA = {"make_tickets"}  # it draws the table of an example of `equilog compare`
