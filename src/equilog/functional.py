@@ -12,7 +12,7 @@ from equilog.mass import ClassMass, Layout
 from equilog.part import Group, Part, whole_of
 from equilog.pooling import as_pools
 from equilog.prior import with_prior
-from equilog.targets import Sets, as_sets, class_vector
+from equilog.targets import Sets, as_compute_dtype, as_sets, class_vector
 
 Balance = Literal["class", "pair", "none"]
 Compensation = Literal["weight", "offset"]
@@ -256,7 +256,9 @@ def balanced_part(
         z = with_prior(z, prior, prior_strength)
     compensated = grouping.inner if isinstance(grouping, ClassBalance) and compensation is not None else None
     return Part(
-        log_sums=grouping.log_threats(z if scale == 1.0 else scale * z, sets).pooled(pools, sets.log_weight),
+        log_sums=grouping.log_threats(z if scale == 1.0 else scale * as_compute_dtype(z), sets).pooled(
+            pools, sets.log_weight
+        ),
         at_optimum=None if compensated is None else left_at_optimum(sets, pools, compensated),
         class_count=sets.class_count,
         pools=pools,

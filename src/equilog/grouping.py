@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from equilog.inner import INNERS, Inner, log_odds_of_label
+from equilog.kernels import log_sums
 from equilog.logspace import log_sum_exp, log_sum_exp_by
 from equilog.odds import log_odds_against_each, weighted_log
 from equilog.pooling import Pools
@@ -34,7 +35,7 @@ class LogThreats:
 
     def pooled(self, pools: Pools, log_weight: Tensor) -> Tensor:
         """Return the log of the summed threats per pool and group, (P, slots * K)."""
-        return pools.log_sums(self.values + log_weight[:, None], self.slot, self.slots).flatten(1)
+        return log_sums(self.values + log_weight[:, None], pools, self.slot, self.slots).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class ClassBalance:
         """Return the log terms of the label, or of every class with its target's share, from scores (n, C)."""
         if sets.labels is None:
             assert sets.probs is not None
-            return LogThreats(self.inner.log_of_each(sets.blanked(z, 0.0), sets.probs), None, 1)
+            return LogThreats(self.inner.log_of_each(sets.scores(z), sets.probs), None, 1)
         if self.inner.separate:
-            return LogThreats(self.inner.log_of_label(sets.blanked(z, 0.0), sets), None, 1)
+            return LogThreats(self.inner.log_of_label(sets.scores(z), sets), None, 1)
         return LogThreats(self.inner.log_of_label(z, sets)[:, None], sets.labels, self.classes)
 
     def group_weight(self, weight: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ class BlockBalance:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
         if sets.labels is not None and self.count == 1:
             return LogThreats(log_odds_of_label(z, sets)[:, None], None, 1)
-        z = sets.blanked(z, 0.0)
+        z = sets.scores(z)
         if sets.labels is not None:
             index = sets.labels[:, None]
             own = z.gather(1, index)

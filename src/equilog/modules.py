@@ -348,7 +348,9 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             opposites = sets.labels is not None and not isinstance(grouping, ClassBalance)
             self.link.fill_(inner.link - 1.0 / size if opposites else inner.link)
             return
-        z = self.scale * with_prior(sets.logits, self._current_prior(sets.classes), self.prior_strength)
+        z = self.scale * with_prior(
+            as_compute_dtype(sets.logits), self._current_prior(sets.classes), self.prior_strength
+        )
         self.log_others = draw_pools(grouping.log_threats(z, sets), sets.log_weight, size - 1)
         # The posterior divides p_y by the share that a set of class y keeps of cross-entropy's gradient. The mean share
         # tells how far the scores are from those of a large pool.

@@ -2,7 +2,12 @@
 
 from torch import Tensor
 
+from equilog.targets import as_compute_dtype
+
 
 def with_prior(scores: Tensor, prior: Tensor | None, strength: float) -> Tensor:
-    """Return scores (..., C) + strength * log prior (C,); the scores themselves where there is no prior."""
-    return scores if prior is None else scores + strength * prior.to(scores).log()
+    """Return scores (..., C) + strength * log prior (C,); where there is no prior the scores, in their own type."""
+    if prior is None:
+        return scores
+    scores = as_compute_dtype(scores)
+    return scores + strength * prior.to(scores).log()

@@ -11,17 +11,20 @@ class Sets:
     """n sets, each a choice among C classes: the rows every loss works on.
 
     Ignored sets stay in their place with weight 0. What they hold (NaN included) must reach neither the value nor the
-    gradient, so whoever reads the logits calls `blanked` before or after, on as few numbers as it can.
+    gradient, so whoever reads the logits takes them through `scores`, or calls `blanked` on what it made of them, on
+    as few numbers as it can.
     """
 
     logits: Tensor
-    """(n, C) in float32, or float64 where the caller's are; what an ignored set holds may be anything."""
+    """(n, C) in the caller's type; what an ignored set holds may be anything."""
     labels: Tensor | None
     """(n,) int64 class indices in range, or None where the targets are probabilities."""
     probs: Tensor | None
-    """(n, C) target probabilities in the dtype of the logits, or None where the targets are indices."""
+    """(n, C) target probabilities in the type of the weights, or None where the targets are indices."""
     log_weight: Tensor
-    """(n,) log of the sample weight: 0 where none was given, minus infinity where the set is ignored."""
+    """(n,) log of the sample weight: 0 where none was given, minus infinity where the set is ignored.
+
+    In the type to compute in, float64 where the logits are, else float32."""
     kept: Tensor
     """(n,) bool: the set is not ignored."""
     usable: Tensor | None
@@ -39,6 +42,10 @@ class Sets:
         rest = torch.where(self.kept, torch.nan, blank).to(values.dtype)
         after = (-1,) + (1,) * (values.dim() - 1)
         return torch.where(self.usable.reshape(after), values, rest.reshape(after))
+
+    def scores(self, z: Tensor) -> Tensor:
+        """Return scores (n, C) made of the logits in the type to compute in, with 0 in the ignored sets."""
+        return self.blanked(as_compute_dtype(z), 0.0)
 
     @property
     def count(self) -> int:
@@ -76,12 +83,12 @@ def as_sets(
     shape = _check_shapes(where, logits, target)
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"{where}: label_smoothing must lie in [0, 1); got {label_smoothing}.")
-    rows = as_compute_dtype(_rows(logits))
+    rows, dtype = _rows(logits), compute_dtype(logits)
     classes = rows.shape[1]
 
     labels = probs = None
     if target.is_floating_point():
-        probs = _rows(target).to(rows.dtype)
+        probs = _rows(target).to(dtype)
         kept = in_range = torch.ones(rows.shape[0], dtype=torch.bool, device=rows.device)
     else:
         labels = target.reshape(-1).long()
@@ -90,9 +97,9 @@ def as_sets(
         _check_labels(where, labels, kept & ~in_range, classes, validate)
         labels = torch.where(in_range, labels, 0)
 
-    log_weight = torch.zeros_like(kept, dtype=rows.dtype)
+    log_weight = torch.zeros_like(kept, dtype=dtype)
     if sample_weight is not None:
-        weight = per_set(where, "sample_weight", sample_weight, shape).to(rows.dtype)
+        weight = per_set(where, "sample_weight", sample_weight, shape).to(dtype)
         kept = kept & (weight != 0)
         log_weight = torch.where(kept, weight, 1.0).log()
     log_weight = torch.where(kept, log_weight, -torch.inf)
@@ -103,7 +110,7 @@ def as_sets(
         probs = torch.where(kept[:, None], probs, 0.0)
 
     if label_smoothing > 0.0:
-        probs = _smooth(rows, labels, probs, label_smoothing)
+        probs = _smooth(rows != -torch.inf, labels, probs, label_smoothing, dtype)
         labels = None
     sets = Sets(rows, labels, probs, log_weight, kept, None if all_usable else usable, shape)
     if validate:
@@ -124,12 +131,12 @@ def per_set(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
 
 
 def class_vector(where: str, name: str, values: Tensor, like: Tensor, *, positive: bool, validate: bool) -> Tensor:
-    """Return one value a class (C,) on the device and in the dtype of `like` (n, C), checked for sign."""
+    """Return one value a class (C,) on the device of `like` (n, C), in the type it is computed in, checked for sign."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{where}: {name} must be a tensor of one value a class; got {type(values).__name__}.")
     if values.shape != like.shape[1:]:
         raise ValueError(f"{where}: {name} must be ({like.shape[1]},), one value a class; got {tuple(values.shape)}.")
-    vector = values.to(device=like.device, dtype=like.dtype)
+    vector = values.to(device=like.device, dtype=compute_dtype(like))
     if known((vector > 0 if positive else vector >= 0).all(), validate) is False:
         sign = "positive (give a class never seen a small count)" if positive else "0 or more"
         raise ValueError(f"{where}: {name} must be {sign} for every class; got {values.tolist()}.")
@@ -204,19 +211,20 @@ def _check_labels(where: str, labels: Tensor, wrong: Tensor, classes: int, valid
         )
 
 
-def _smooth(rows: Tensor, labels: Tensor | None, probs: Tensor | None, smoothing: float) -> Tensor:
+def _smooth(
+    present: Tensor, labels: Tensor | None, probs: Tensor | None, smoothing: float, dtype: torch.dtype
+) -> Tensor:
     """Mix the target with the uniform distribution over the classes that take part in the set."""
-    present = rows != -torch.inf
-    uniform = present.to(rows.dtype) / present.sum(1, keepdim=True).clamp(min=1)
+    uniform = present.to(dtype) / present.sum(1, keepdim=True).clamp(min=1)
     if probs is None:
         assert labels is not None
-        probs = torch.zeros_like(rows).scatter(1, labels[:, None], 1.0)
+        probs = torch.zeros_like(uniform).scatter(1, labels[:, None], 1.0)
         return (1.0 - smoothing) * probs + smoothing * uniform
     return (1.0 - smoothing) * probs + smoothing * uniform * probs.sum(1, keepdim=True)
 
 
 def _check_values(where: str, sets: Sets) -> None:
-    rows, labels, probs, log_weight = sets.blanked(sets.logits, 0.0), sets.labels, sets.probs, sets.log_weight
+    rows, labels, probs, log_weight = sets.scores(sets.logits), sets.labels, sets.probs, sets.log_weight
     if known(log_weight.isnan().any(), True):
         raise ValueError(f"{where}: sample_weight must not be negative or NaN.")
     if known((rows.isnan() | (rows == torch.inf)).any(), True):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-TESTS = [str(HERE / f"test_triton_{name}.py") for name in ("odds", "sums")]
+TESTS = [str(HERE / f"test_triton_{name}.py") for name in ("odds", "sums", "loss")]
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed; it comes with equilog[dev] on Linux"
 )

@@ -2,9 +2,10 @@
 
 Each function here has one meaning and several ways to it, chosen from what kind of call it is:
 
-    plain call, CPU        chunks of rows that stay in the cache, analytic gradient
-    compiled, or a GPU     the formula as it stands; the compiler fuses it
-    transformed            the formula as it stands: torch.func, forward derivatives, batched gradients
+    plain call, CPU         chunks of rows that stay in the cache, analytic gradient
+    a GPU, compiled or not  Triton kernels where triton is installed, analytic gradient
+    other compiled calls    the formula as it stands; the compiler fuses it
+    transformed             the formula as it stands: torch.func, forward derivatives, batched gradients
 
 All of them agree to rounding, and every one has second derivatives.
 """
@@ -14,22 +15,43 @@ from typing import cast
 from torch import Tensor
 
 from equilog import odds, sides
-from equilog.kernels.dispatch import is_plain, is_transformed
+from equilog.kernels.dispatch import is_for_triton, is_plain, is_transformed
 from equilog.kernels.label import ChunkedLogOdds
 from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
+from equilog.targets import as_compute_dtype
+
+_FEW_SUMS = 64
+"""Beyond these, terms are spread over enough addresses for torch's atomic operations not to queue."""
 
 
 def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
-    """Return the log odds (n,) against each set's label, from scores (n, C).
+    """Return the log odds (n,) against each set's label, from scores (n, C) of any floating type.
 
     A set to which gradient 0 flows back gets gradient 0, whatever its scores, NaN included.
     """
+    if is_for_triton(z, labels) and not is_transformed(z, labels):
+        from equilog.kernels import triton_odds
+
+        return triton_odds.log_odds_against_label(z, labels)
+    z = as_compute_dtype(z)
     if is_transformed(z, labels):
         return odds.log_odds_against_label(z, labels)
     if is_plain(z, labels):
         return cast(Tensor, ChunkedLogOdds.apply(z, labels))  # type: ignore[no-untyped-call]
     return cast(Tensor, odds.LogOddsAgainstLabel.apply(z, labels)[0])  # type: ignore[no-untyped-call]
+
+
+def log_sums(log_terms: Tensor, pools: Pools, slot: Tensor | None, slots: int) -> Tensor:
+    """Return the log of the sum of exp(log_terms) per pool, slot and column, as `Pools.log_sums`."""
+    count = pools.count * slots
+    few = log_terms.shape[1] == 1 and count <= _FEW_SUMS
+    if slot is not None and few and is_for_triton(log_terms) and not is_transformed(log_terms):
+        from equilog.kernels import triton_sums
+
+        sums = triton_sums.log_sum_exp_by(log_terms[:, 0], pools.ids * slots + slot, count)
+        return sums.reshape(pools.count, slots, 1)
+    return pools.log_sums(log_terms, slot, slots)
 
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:

@@ -1,4 +1,6 @@
-"""What kind of call this is: plain, compiled, or under a transformation that needs formulas it can look into."""
+"""What kind of call this is: plain, compiled, on a GPU, or under a transformation that must look into formulas."""
+
+import importlib.util
 
 import torch
 from torch import Tensor
@@ -13,6 +15,17 @@ def is_transformed(*tensors: Tensor) -> bool:
     return not torch.compiler.is_compiling() and any(
         torch._C._functorch.is_legacy_batchedtensor(tensor)  # of torch.autograd.grad(..., is_grads_batched=True)
         or forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+        for tensor in tensors
+    )
+
+
+_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def is_for_triton(*tensors: Tensor) -> bool:
+    """Tell whether the tensors are on a GPU and Triton is there to compile for it."""
+    return _TRITON and all(
+        tensor.is_cuda and (torch.compiler.is_compiling() or type(tensor) in (Tensor, torch.nn.Parameter))
         for tensor in tensors
     )
 

@@ -18,15 +18,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from equilog.odds import log_odds_against_label as composite
-from equilog.targets import as_compute_dtype
+from equilog.kernels.dispatch import is_transformed
+from equilog.odds import log_odds_gradient
+from equilog.targets import as_compute_dtype, compute_dtype
 
 _LARGEST_BLOCK = 8192
 _FEWEST_SCORES = 2048
 
 
 def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
-    """Return the log odds (n,) against each set's label, as `equilog.odds.log_odds_against_label`.
+    """Return the log odds (n,) against each set's label, as `equilog.odds.log_odds_against_label` does.
 
     Args:
         z: (n, C) scores in float16, bfloat16, float32 or float64, with any strides.
@@ -70,12 +71,12 @@ def _backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | Non
     if upstream is None:
         return None, None
     z, labels, peaks, totals = ctx.saved_tensors
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and not is_transformed(upstream):
         return _gradient(z, labels, peaks, totals, upstream), None
-    # Somebody wants derivatives of the gradient; torch's own operations have those of every order.
+    # Somebody will differentiate once more; the formula has derivatives of every order.
     in_range = labels.clamp(0, z.shape[1] - 1)
-    log_odds = composite(as_compute_dtype(z), in_range) + torch.where(labels == in_range, 0.0, torch.nan)
-    return *torch.autograd.grad(log_odds, z, upstream, create_graph=True), None
+    upstream = upstream + torch.where(labels == in_range, 0.0, torch.nan)
+    return log_odds_gradient(as_compute_dtype(z), in_range, upstream).to(z.dtype), None
 
 
 def _like(z: Tensor) -> Tensor:
@@ -83,8 +84,8 @@ def _like(z: Tensor) -> Tensor:
 
 
 def _per_set(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
-    log_odds, peaks, totals = (torch.empty(z.shape[0], dtype=dtype, device=z.device) for _ in range(3))
+    shape, dtype = z.shape[:1], compute_dtype(z)
+    log_odds, peaks, totals = (torch.empty(shape, dtype=dtype, device=z.device) for _ in range(3))
     return log_odds, peaks, totals
 
 
