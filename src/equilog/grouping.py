@@ -35,7 +35,7 @@ class LogThreats:
 
     def pooled(self, pools: Pools, log_weight: Tensor) -> Tensor:
         """Return the log of the summed threats per pool and group, (P, slots * K)."""
-        return log_sums(self.values + log_weight[:, None], pools, self.slot, self.slots).flatten(1)
+        return log_sums(self.values + log_weight[:, None], pools, self.slot, self.slots)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ Both take minus infinity for "nothing here" and never turn it into NaN, in the v
 nothing is minus infinity, with gradient 0.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
 
 
@@ -19,12 +22,44 @@ def log_sum_exp(values: Tensor, dim: int = -1, weight: Tensor | None = None) -> 
 
 
 def log_sum_exp_by(values: Tensor, ids: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
-    """Return log sum weight * exp(values) (count, K) over the rows of values (n, K) that share an id (n,) < count."""
+    """Return log sum weight * exp(values) (count, ...) over the rows of values (n, ...) with one id (n,) < count."""
+    return _log_sum_exp_by(values, ids, count, weight)[0]
+
+
+class LogSumExpBy(Function):
+    """The log sum exp of the rows that share an id, with its own gradient: each row's share of its sum."""
+
+    @staticmethod
+    def forward(values: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log sums (count, ...), each row's term (n, ...) and 1 / the sums of the terms (count, ...)."""
+        log_sums, terms, total = _log_sum_exp_by(values, ids, count, None)
+        return log_sums, terms, torch.where(total == 0, 0.0, 1.0 / total)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Keep the terms."""
+        ctx.count = inputs[2]
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs[:2], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the values."""
+        values, ids, terms, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # somebody will differentiate once more
+            terms, total = _log_sum_exp_by(values, ids, ctx.count, None)[1:]
+            inverse = torch.where(total == 0, 0.0, 1.0 / torch.where(total == 0, 1.0, total))
+        return (upstream * inverse)[ids] * terms, None, None
+
+
+def _log_sum_exp_by(values: Tensor, ids: Tensor, count: int, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     values = _hidden(values, weight)
-    peak = values.new_full((count, values.shape[1]), -torch.inf)
-    peak = usable_peak(peak.scatter_reduce(0, ids[:, None].expand_as(values), values.detach(), "amax"))
-    terms = _weighted((values - peak[ids]).exp_(), weight)
-    return log_of_sum(torch.zeros_like(peak).index_add(0, ids, terms)) + peak
+    index = ids.reshape(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    peak = values.new_full((count, *values.shape[1:]), -torch.inf)
+    peak = usable_peak(peak.scatter_reduce(0, index, values.detach(), "amax"))
+    terms = _weighted((values - peak[ids]).exp(), weight)
+    total = torch.zeros_like(peak).index_add(0, ids, terms)
+    return log_of_sum(total) + peak, terms, total
 
 
 def _hidden(values: Tensor, weight: Tensor | None) -> Tensor:

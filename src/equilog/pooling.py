@@ -34,18 +34,15 @@ class Pools:
             return self.given
         return torch.arange(self.sets, device=self.device) // max(self.size, 1)
 
-    def log_sums(self, log_terms: Tensor, slot: Tensor | None = None, slots: int = 1) -> Tensor:
-        """Return the log of the sum of exp(log_terms) per pool, slot and column, (P, slots, K), from (n, K).
+    def slots(self, slot: Tensor, slots: int) -> Tensor:
+        """Return the number (n,) of each set's slot among all the pools', 0..count*slots-1, from that in its pool."""
+        return slot if self.count == 1 else self.ids * slots + slot
 
-        `slot` (n,) in 0..slots-1 splits each pool's sets; None puts them all in one slot.
-        """
-        if slot is not None:
-            table = log_sum_exp_by(log_terms, self.ids * slots + slot, self.count * slots)
-        elif self.given is not None:
-            table = log_sum_exp_by(log_terms, self.given, self.count)
-        else:
-            table = log_sum_exp(self.side_by_side(log_terms, -torch.inf), 1)
-        return table.reshape(self.count, slots, log_terms.shape[1])
+    def log_sums(self, log_terms: Tensor) -> Tensor:
+        """Return the log of the sum of exp(log_terms) per pool and column, (P, K), from (n, K)."""
+        if self.given is not None:
+            return log_sum_exp_by(log_terms, self.given, self.count)
+        return log_sum_exp(self.side_by_side(log_terms, -torch.inf), 1).squeeze(1)
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums (P, K) of values (n, K) over each pool's sets."""

@@ -4,7 +4,7 @@ Each function here has one meaning and several ways to it, chosen from what kind
 
     plain call, CPU         chunks of rows that stay in the cache, analytic gradient
     a GPU, compiled or not  Triton kernels where triton is installed, analytic gradient
-    other compiled calls    the formula as it stands; the compiler fuses it
+    other compiled calls    the formula as it stands, analytic gradient; the compiler fuses it
     transformed             the formula as it stands: torch.func, forward derivatives, batched gradients
 
 All of them agree to rounding, and every one has second derivatives.
@@ -12,9 +12,10 @@ All of them agree to rounding, and every one has second derivatives.
 
 from typing import cast
 
+import torch
 from torch import Tensor
 
-from equilog import odds, sides
+from equilog import logspace, odds, sides
 from equilog.kernels.dispatch import is_for_triton, is_plain, is_transformed
 from equilog.kernels.label import ChunkedLogOdds
 from equilog.kernels.side_sums import ChunkedLogSums
@@ -39,19 +40,28 @@ def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
         return odds.log_odds_against_label(z, labels)
     if is_plain(z, labels):
         return cast(Tensor, ChunkedLogOdds.apply(z, labels))  # type: ignore[no-untyped-call]
-    return cast(Tensor, odds.LogOddsAgainstLabel.apply(z, labels)[0])  # type: ignore[no-untyped-call]
+    log_odds: Tensor = odds.LogOddsAgainstLabel.apply(z, labels)[0]  # type: ignore[no-untyped-call]
+    return torch.where(log_odds.abs() == torch.inf, log_odds.detach(), log_odds)  # certain either way: a constant
 
 
 def log_sums(log_terms: Tensor, pools: Pools, slot: Tensor | None, slots: int) -> Tensor:
-    """Return the log of the sum of exp(log_terms) per pool, slot and column, as `Pools.log_sums`."""
-    count = pools.count * slots
-    few = log_terms.shape[1] == 1 and count <= _FEW_SUMS
-    if slot is not None and few and is_for_triton(log_terms) and not is_transformed(log_terms):
+    """Return the log of the sum of exp(log_terms) per pool, slot and column, (P, slots * K), from (n, K).
+
+    `slot` (n,) in 0..slots-1 splits each pool's sets; None puts them all in one slot.
+    """
+    if slot is None:
+        return pools.log_sums(log_terms)
+    ids, count, columns = pools.slots(slot, slots), pools.count * slots, log_terms.shape[1]
+    terms = log_terms.squeeze(1) if columns == 1 else log_terms  # several times as fast as a table of one column
+    if is_transformed(terms, ids):
+        table = logspace.log_sum_exp_by(terms, ids, count)
+    elif columns == 1 and count <= _FEW_SUMS and is_for_triton(terms):
         from equilog.kernels import triton_sums
 
-        sums = triton_sums.log_sum_exp_by(log_terms[:, 0], pools.ids * slots + slot, count)
-        return sums.reshape(pools.count, slots, 1)
-    return pools.log_sums(log_terms, slot, slots)
+        table = triton_sums.log_sum_exp_by(terms, ids, count)
+    else:
+        table = logspace.LogSumExpBy.apply(terms, ids, count)[0]  # type: ignore[no-untyped-call]
+    return table.reshape(pools.count, slots * columns)
 
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
