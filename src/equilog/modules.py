@@ -304,7 +304,8 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         Balanced scores are the bare logits, times the link. Where the classes overlap, though, prior and class mass
         balance both, which is too much; and with soft targets, whose link is 2, the prior would come off twice. So once
         `observe` has told the posterior, the balanced scores of a loss with a prior are the posterior's with just the
-        prior taken off.
+        prior taken off. So are they in pools of one, which balance nothing. Inner "divergence" balances nothing at its
+        answer: without a prior its balanced scores are the posterior's.
         """
         check_kind(type(self).__name__, kind)
         rows = self.scale * as_compute_dtype(classes_last(logits))

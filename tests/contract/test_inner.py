@@ -180,9 +180,17 @@ def test_divergence_keeps_its_digits_near_its_answer(share: float) -> None:
             assert found == pytest.approx(float(exact), rel=1e-13 + 2 * rounding, abs=1e-245)
 
 
+def test_divergence_of_a_share_next_to_nothing_is_the_probability() -> None:
+    """p / t overflows, p does not."""
+    p = torch.tensor([3.0, 0.0], dtype=torch.float64).softmax(0)
+    target = torch.tensor([[1e-310, 1.0]], dtype=torch.float64)
+    expected = torch.log1p(p[0]) + torch.log1p(p[1] - 1 - p[1].log())
+    torch.testing.assert_close(log_balanced_cross_entropy(p.log()[None], target, inner="divergence"), expected, **SAME)
+
+
 def test_nll_keeps_its_digits_where_it_is_small() -> None:
     """As -log p itself, of which log(1 + .) is the same where it is below 1e-16."""
-    for gap in (10.0, 30.0, 39.9, 40.1, 60.0, 500.0):
+    for gap in (10.0, 14.0, 20.0, 30.0, 39.9, 40.1, 60.0, 500.0):
         logits = torch.tensor([[gap, 0.0, 0.0]], dtype=torch.float64)
         with mp.workdps(400):
             exact = float(mp.log1p(mp.log1p(2 * mp.exp(-mpf(gap)))))
