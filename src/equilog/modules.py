@@ -308,6 +308,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         answer: without a prior its balanced scores are the posterior's.
         """
         check_kind(type(self).__name__, kind)
+        inner = INNERS[self.inner]
         rows = self.scale * as_compute_dtype(classes_last(logits))
         prior = self._current_prior(rows.shape[-1])
         alone = isinstance(self.pool, int) and self.pool == 1
@@ -319,12 +320,10 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         if kind == "balanced" and not (known and (alone or prior is not None)):
             return classes_second(self._balanced_link() * rows, logits)
         log_prob = with_prior(rows, prior, self.scale * self.prior_strength).log_softmax(-1)
-        scores = (
-            posterior_scores(log_prob, log_others, INNERS[self.inner]) if observed else self._balanced_link() * log_prob
-        )
+        scores = posterior_scores(log_prob, log_others, inner) if observed else self._balanced_link() * log_prob
         if kind == "balanced":
             scores = with_prior(scores, prior, -self.prior_strength)
-        elif self.weight is not None:
+        elif self.weight is not None and not inner.separate:
             # A class whose log counts twice is answered as if it were twice as frequent.
             scores = scores - self.weight.to(rows).clamp(min=torch.finfo(rows.dtype).tiny).log()
         return classes_second(scores, logits)

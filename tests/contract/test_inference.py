@@ -36,7 +36,7 @@ EXACT = 1e-8
 
 
 def newton(loss: Callable[[Tensor], Tensor], start: Tensor, there: Tensor | None = None) -> Tensor:
-    """Free scores at the minimum of a convex loss; minus infinity where `there` is False."""
+    """Free scores at a minimum, of a convex loss the only one; minus infinity where `there` is False."""
 
     def value(scores: Tensor) -> Tensor:
         return loss(scores if there is None else torch.where(there, scores, -torch.inf))
@@ -45,7 +45,10 @@ def newton(loss: Callable[[Tensor], Tensor], start: Tensor, there: Tensor | None
     for _ in range(40):
         gradient = torch.autograd.functional.jacobian(value, scores).reshape(-1)
         hessian = torch.autograd.functional.hessian(value, scores).reshape(len(gradient), -1)
-        step = (torch.linalg.pinv(hessian, hermitian=True, rtol=1e-10) @ gradient).reshape(scores.shape)
+        curvature, directions = torch.linalg.eigh(hessian)
+        flat = curvature.abs() <= 1e-10 * curvature.abs().max()
+        along = torch.where(flat, 0.0, directions.T @ gradient / curvature.abs())  # downhill where it curves down
+        step = (directions @ along).reshape(scores.shape)
         size, now = 1.0, value(scores)
         while size > 1e-6 and value(scores - size * step) > now + 1e-13 * now.abs():
             size /= 2
@@ -215,18 +218,21 @@ def test_observed_posterior(pool: int | str, prior: Tensor | None, weight: Tenso
     ("inner", "pool", "off"),
     [("nll", 4, SAMPLED), ("nll", 16, SAMPLED), ("divergence", "batch", 1e-6), ("divergence", 256, SAMPLED)],
 )
-def test_observed_posterior_of_gentle_terms(inner: Any, pool: Any, off: float, prior: Tensor | None) -> None:
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 2.0, 4.0])], ids=["unweighted", "weighted"])
+def test_observed_posterior_of_gentle_terms(
+    inner: Any, pool: Any, off: float, prior: Tensor | None, weight: Tensor | None
+) -> None:
     index = in_random_pools(8192)
-    criterion = LogBalancedCrossEntropyLoss(pool=pool, inner=inner, prior=prior)
+    criterion = LogBalancedCrossEntropyLoss(pool=pool, inner=inner, prior=prior, weight=weight)
     scores = newton(lambda z: criterion(z[CONTEXT[index]], LABEL[index]), torch.zeros_like(POSTERIOR), POSTERIOR > 0)
     criterion.observe(scores[CONTEXT[index]], LABEL[index])
     posterior = criterion.probabilities(scores, "posterior")
     assert float((posterior - POSTERIOR).abs().max()) < off
-    if prior is not None:  # a prior balances, and is taken off
+    if prior is not None and weight is None:  # a prior balances, and is taken off
         balanced = posterior / prior
         found = criterion.probabilities(scores, "balanced")
         torch.testing.assert_close(found, balanced / balanced.sum(1, keepdim=True), rtol=1e-6, atol=1e-12)
-    elif inner == "divergence":  # which balances nothing at its answer
+    elif prior is None and inner == "divergence":  # which balances nothing at its answer
         torch.testing.assert_close(criterion.probabilities(scores, "balanced"), posterior, rtol=1e-13, atol=0)
 
 
