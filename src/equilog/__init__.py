@@ -5,6 +5,7 @@ from equilog._version import __version__
 from equilog.accumulation import Accumulation, accumulate
 from equilog.functional import class_mass, log_balanced_cross_entropy
 from equilog.inference import probabilities
+from equilog.linear import linear_class_mass, linear_log_balanced_cross_entropy
 from equilog.mass import ClassMass
 from equilog.modules import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
 from equilog.multilabel import multilabel_class_mass, multilabel_cross_entropy
@@ -18,6 +19,8 @@ __all__ = [
     "accumulate",
     "article",
     "class_mass",
+    "linear_class_mass",
+    "linear_log_balanced_cross_entropy",
     "log_balanced_cross_entropy",
     "multilabel_class_mass",
     "multilabel_cross_entropy",

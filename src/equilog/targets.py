@@ -54,11 +54,11 @@ class Sets:
 
     def class_count(self) -> Tensor:
         """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient."""
-        weight = self.log_weight.detach().exp()
-        if self.probs is not None:
-            return (weight[:, None] * self.probs.detach()).sum(0)  # a product of matrices would lose digits in autocast
-        assert self.labels is not None
-        return weight.new_zeros(self.classes).index_add(0, self.labels, weight)
+        if self.probs is None:
+            assert self.labels is not None
+            return count_by_class(self.labels, self.log_weight, self.classes)
+        # A product of matrices would lose digits in autocast.
+        return (self.log_weight.detach().exp()[:, None] * self.probs.detach()).sum(0)
 
     @property
     def classes(self) -> int:
@@ -91,18 +91,8 @@ def as_sets(
         probs = _rows(target).to(dtype)
         kept = in_range = torch.ones(rows.shape[0], dtype=torch.bool, device=rows.device)
     else:
-        labels = target.reshape(-1).long()
-        kept = labels != ignore_index
-        in_range = (labels >= 0) & (labels < classes)
-        _check_labels(where, labels, kept & ~in_range, classes, validate)
-        labels = torch.where(in_range, labels, 0)
-
-    log_weight = torch.zeros_like(kept, dtype=dtype)
-    if sample_weight is not None:
-        weight = per_set(where, "sample_weight", sample_weight, shape).to(dtype)
-        kept = kept & (weight != 0)
-        log_weight = torch.where(kept, weight, 1.0).log()
-    log_weight = torch.where(kept, log_weight, -torch.inf)
+        labels, kept, in_range = class_indices(where, target, classes, ignore_index=ignore_index, validate=validate)
+    log_weight, kept = log_set_weight(where, sample_weight, kept, shape, dtype, validate=validate)
 
     usable = kept & in_range
     all_usable = known(usable.all()) is True
@@ -116,6 +106,37 @@ def as_sets(
     if validate:
         _check_values(where, sets)
     return sets
+
+
+def class_indices(
+    where: str, target: Tensor, classes: int, *, ignore_index: int, validate: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return int64 labels, 0 where out of range, and which sets are kept and which are in range, bool; (n,) each."""
+    labels = target.reshape(-1).long()
+    kept = labels != ignore_index
+    in_range = (labels >= 0) & (labels < classes)
+    _check_labels(where, labels, kept & ~in_range, classes, validate)
+    return torch.where(in_range, labels, 0), kept, in_range
+
+
+def log_set_weight(
+    where: str, sample_weight: Tensor | None, kept: Tensor, shape: torch.Size, dtype: torch.dtype, *, validate: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the log of each set's weight (n,), minus infinity where it is left out, and which sets are still kept."""
+    log_weight = torch.zeros_like(kept, dtype=dtype)
+    if sample_weight is not None:
+        weight = per_set(where, "sample_weight", sample_weight, shape).to(dtype)
+        kept = kept & (weight != 0)
+        log_weight = torch.where(kept, weight, 1.0).log()
+        if validate and known(log_weight.isnan().any(), True):
+            raise ValueError(f"{where}: sample_weight must not be negative or NaN.")
+    return torch.where(kept, log_weight, -torch.inf), kept
+
+
+def count_by_class(labels: Tensor, log_weight: Tensor, classes: int) -> Tensor:
+    """Return the weighted number of sets of each class (C,); no gradient."""
+    weight = log_weight.detach().exp()
+    return weight.new_zeros(classes).index_add(0, labels, weight)
 
 
 def per_set(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
@@ -225,8 +246,6 @@ def _smooth(
 
 def _check_values(where: str, sets: Sets) -> None:
     rows, labels, probs, log_weight = sets.scores(sets.logits), sets.labels, sets.probs, sets.log_weight
-    if known(log_weight.isnan().any(), True):
-        raise ValueError(f"{where}: sample_weight must not be negative or NaN.")
     if known((rows.isnan() | (rows == torch.inf)).any(), True):
         raise ValueError(f"{where}: logits hold NaN or +inf. Only -inf is allowed; it leaves a class out of a set.")
     if probs is None:

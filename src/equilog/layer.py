@@ -1,0 +1,275 @@
+"""A linear layer with its targets and the logs that its sets meet in; its loss, a chunk of logits at a time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equilog.chunked import Chunks, Head, as_chunks
+from equilog.functional import check_scale, spans
+from equilog.grouping import ClassBalance
+from equilog.kernels import log_sums
+from equilog.logspace import log_sum_exp_by
+from equilog.mass import Layout
+from equilog.part import Part
+from equilog.pooling import Pools, as_pools
+from equilog.prior import with_prior
+from equilog.targets import as_compute_dtype, class_indices, class_vector, count_by_class, known, log_set_weight
+
+_MOST_ROWS = 1024
+"""Products of matrices gain nothing from more rows than this."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer and its targets, checked, and the logs that its sets meet in."""
+
+    inputs: tuple[Tensor, Tensor, Tensor | None, Tensor]
+    """Hidden (n, D), weight (C, D), bias with the prior (C,) and log sample weight (n,), as autograd knows them."""
+    head: Head
+    chunks: Chunks
+    column: Tensor
+    """(n,) which of the logs of its pool each set is in."""
+    classes: Tensor
+    """(G,), or (P, G) where the pools have different ones: the class of each log."""
+    empty: Part
+    """The part while no log odds are known."""
+
+    @property
+    def spans(self) -> bool:
+        """Whether one pool spans all parts."""
+        return self.empty.layout.spans
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything asks for a gradient."""
+        return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in self.inputs)
+
+    def log_terms(self, chunks: tuple[Tensor, ...]) -> Tensor:
+        """Return the log odds plus log weights (n,) of these rows, minus infinity for all others."""
+        log_weight = self.inputs[3].detach()
+        log_terms = torch.full_like(log_weight, -torch.inf)
+        for rows in chunks:
+            log_terms[rows] = self.head.log_odds(rows) + log_weight[rows]
+        return log_terms
+
+    def part(self, log_terms: Tensor) -> Part:
+        """Return the part that these log terms (n,) make."""
+        sums = log_sums(log_terms[:, None], self.empty.pools, self.column, self.classes.shape[-1])
+        return replace(self.empty, log_sums=sums.flatten(1))
+
+    def by_class(self, log_terms: Tensor) -> Part:
+        """Return the same with the pools taken together, as parts of a whole know each other."""
+        return replace(
+            self.empty, log_sums=log_sum_exp_by(log_terms[:, None], self.head.labels, len(self.head.weight)).T
+        )
+
+    def of_each_log(self, where: str, class_weight: Tensor | None, *, validate: bool) -> Tensor | None:
+        """Return the factor on each log from that of each class, or None."""
+        if class_weight is None:
+            return None
+        like = self.empty.log_sums.new_empty(0, len(self.head.weight))
+        factor = class_vector(where, "class_weight", class_weight, like, positive=False, validate=validate)
+        return factor.detach()[self.classes]
+
+
+class ChunkedLoss(torch.autograd.Function):
+    """The loss of a layer. Gradients of one number are formed with it, those of several when it is known what for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        log_weight: Tensor,
+        layer: Layer,
+        loss: Callable[[Tensor], Tensor],
+        log_terms: Tensor,
+        at_once: bool,
+    ) -> Tensor:
+        """Return the value, given the log terms (n,) of the rows that must be known before the others."""
+        ctx.at_once = at_once
+        if at_once:
+            slopes = torch.zeros_like(log_terms)
+
+            def slope(rows: Tensor, log_odds: Tensor) -> Tensor:
+                log_terms[rows] = log_odds + log_weight[rows]
+                slopes[rows] = _slopes(loss, log_terms)[rows]
+                return slopes[rows]
+
+            gradients = layer.head.gradients(layer.chunks.all, slope, ctx.needs_input_grad)
+            ctx.save_for_backward(*_like(gradients, (hidden, weight, bias)), slopes)
+        else:
+            ctx.save_for_backward(hidden, weight, bias, log_terms)
+            ctx.layer, ctx.loss = layer, loss
+        return loss(log_terms)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients times what flows back."""
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "linear_log_balanced_cross_entropy: its gradients cannot be differentiated again, as create_graph=True "
+                "asks. Use log_balanced_cross_entropy(torch.nn.functional.linear(hidden, weight, bias), target)."
+            )
+        if ctx.at_once:
+            gradients = tuple(None if each is None else each * upstream.to(each.dtype) for each in ctx.saved_tensors)
+        else:
+            *inputs, log_terms = ctx.saved_tensors
+            slopes = _slopes(ctx.loss, log_terms, upstream)
+            gradients = ctx.layer.head.gradients(
+                ctx.layer.chunks.all, lambda rows, _: slopes[rows], ctx.needs_input_grad
+            )
+            gradients = (*_like(gradients, inputs), slopes)
+        return *gradients, None, None, None, None
+
+
+def _slopes(loss: Callable[[Tensor], Tensor], log_terms: Tensor, upstream: Tensor | None = None) -> Tensor:
+    """Return the gradient of the loss with respect to the log terms (n,): to the log odds, and to the log weights."""
+    with torch.enable_grad():
+        log_terms = log_terms.detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(loss(log_terms), log_terms, upstream)
+    return slopes
+
+
+def _like(values: Sequence[Tensor | None], inputs: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Return each value in the dtype of its input."""
+    return tuple(
+        None if value is None or like is None else value.to(like.dtype)
+        for value, like in zip(values, inputs, strict=True)
+    )
+
+
+def as_layer(
+    where: str,
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    *,
+    pool: str | int | Tensor | None,
+    scale: float,
+    prior: Tensor | None,
+    prior_strength: float,
+    sample_weight: Tensor | None,
+    ignore_index: int,
+    chunk_rows: int | None,
+    validate: bool,
+) -> Layer:
+    """Return the layer of a call's arguments, or raise."""
+    shape = _check_layer(where, hidden, weight, target, bias, validate=validate)
+    check_scale(where, scale)
+    classes, features = weight.shape
+    if chunk_rows is None:
+        chunk_rows = max(min(features // 2, _MOST_ROWS), 1)
+    elif not chunk_rows >= 1:
+        raise ValueError(f"{where}: chunk_rows must be at least 1, or None; got {chunk_rows}.")
+    rows = hidden.reshape(-1, features)
+    like = as_compute_dtype(rows.new_empty(0, classes))  # logits of no sets
+    shift = None if bias is None else bias.to(like)
+    if prior is not None:
+        prior = class_vector(where, "prior", prior, like, positive=True, validate=validate)
+        shift = with_prior(like.new_zeros(classes) if shift is None else shift, prior, prior_strength)
+    labels, kept, in_range = class_indices(where, target, classes, ignore_index=ignore_index, validate=validate)
+    log_weight, kept = log_set_weight(where, sample_weight, kept, shape, like.dtype, validate=validate)
+    log_weight = torch.where(kept & ~in_range, torch.nan, log_weight)
+
+    pools = as_pools(where, pool, shape, rows.device)
+    spanning = spans(pool, shape)
+    used = kept.nonzero().squeeze(1)
+    logs, log_of = torch.unique(pools.ids[used] * classes + labels[used], return_inverse=True)
+    column, classes_of_logs = labels, torch.arange(classes, device=rows.device)
+    if not spanning:
+        column, classes_of_logs = _columns(pools, logs // classes, logs % classes, used, log_of)
+    dtype = _product_dtype(rows)
+    return Layer(
+        inputs=(rows, weight, shift, log_weight),
+        head=Head(
+            rows.detach().to(dtype),
+            weight.detach().to(dtype),
+            None if shift is None else shift.detach(),
+            labels,
+            scale,
+        ),
+        chunks=as_chunks(used, log_of, chunk_rows),
+        column=column,
+        classes=classes_of_logs,
+        empty=Part(
+            log_sums=like,
+            at_optimum=None,
+            class_count=lambda: count_by_class(labels, log_weight, classes),
+            pools=pools,
+            kept=kept,
+            shape=shape,
+            layout=Layout(ClassBalance.name, classes, spans=spanning, compensated=True),
+        ),
+    )
+
+
+def _columns(pools: Pools, pool: Tensor, label: Tensor, used: Tensor, log_of: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the logs of each pool, which has few of all classes.
+
+    Takes the pool and the class of each log (both in this order), and the log of each set that is used. Returns the
+    number of each set's log (n,), and the classes of the logs (P, most logs of a pool).
+    """
+    first = torch.searchsorted(pool, torch.arange(pools.count, device=pool.device))
+    number = torch.arange(len(pool), device=pool.device) - first[pool]
+    classes = label.new_zeros(pools.count, int(number.max()) + 1 if len(number) else 1)
+    classes[pool, number] = label
+    return torch.zeros_like(pools.ids).index_put((used,), number[log_of]), classes
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """Return the dtype that autocast, where it is on, would make a product of matrices in."""
+    device = hidden.device.type
+    if hidden.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
+
+
+def _check_layer(
+    where: str, hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, *, validate: bool
+) -> torch.Size:
+    """Return the shape of the sets, or raise."""
+    given = {"hidden": hidden, "weight": weight, "target": target} | ({} if bias is None else {"bias": bias})
+    for name, values in given.items():
+        if not isinstance(values, Tensor):
+            raise TypeError(
+                f"{where}: {name} must be a tensor; got {type(values).__name__}. Wrap it in torch.as_tensor."
+            )
+        if name != "target" and not values.is_floating_point():
+            raise TypeError(f"{where}: {name} must be floating point, not {values.dtype}; call {name}.float().")
+    if weight.dim() != 2 or len(weight) == 0:
+        raise ValueError(
+            f"{where}: weight must be (C, D), the matrix of the linear layer; got {tuple(weight.shape)}. Weights of "
+            f"the classes are class_weight."
+        )
+    classes, features = weight.shape
+    if hidden.dim() == 0 or hidden.shape[-1] != features:
+        raise ValueError(
+            f"{where}: hidden must be (N, ..., {features}), features last, to match weight {tuple(weight.shape)}; got "
+            f"{tuple(hidden.shape)}."
+        )
+    if hidden.dtype != weight.dtype and not torch.is_autocast_enabled(hidden.device.type):
+        raise TypeError(
+            f"{where}: hidden and weight must be of one dtype; got {hidden.dtype} and {weight.dtype}. Use "
+            f"torch.autocast, or hidden.to(weight.dtype)."
+        )
+    if bias is not None and bias.shape != (classes,):
+        raise ValueError(f"{where}: bias must be ({classes},), one value a class; got {tuple(bias.shape)}.")
+    shape = hidden.shape[:-1]
+    if target.is_floating_point() or target.shape != shape:
+        raise ValueError(
+            f"{where}: target must be {tuple(shape)} class indices, integers, to match hidden {tuple(hidden.shape)}; "
+            f"got {tuple(target.shape)} {target.dtype}. Probabilities need the logits: use log_balanced_cross_entropy."
+        )
+    if validate:
+        for name, values in (("hidden", hidden), ("weight", weight)):
+            if known(values.isfinite().all(), True) is False:
+                raise ValueError(f"{where}: {name} holds NaN or infinity.")
+        if bias is not None and known((bias.isnan() | (bias == torch.inf)).any(), True):
+            raise ValueError(f"{where}: bias holds NaN or +inf. Only -inf is allowed; it leaves a class out.")
+    return shape
