@@ -6,6 +6,7 @@ from equilog.accumulation import Accumulation, accumulate
 from equilog.functional import class_mass, log_balanced_cross_entropy
 from equilog.inference import probabilities
 from equilog.linear import linear_class_mass, linear_log_balanced_cross_entropy
+from equilog.linear_multilabel import linear_multilabel_class_mass, linear_multilabel_cross_entropy
 from equilog.mass import ClassMass
 from equilog.modules import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
 from equilog.multilabel import multilabel_class_mass, multilabel_cross_entropy
@@ -21,6 +22,8 @@ __all__ = [
     "class_mass",
     "linear_class_mass",
     "linear_log_balanced_cross_entropy",
+    "linear_multilabel_class_mass",
+    "linear_multilabel_cross_entropy",
     "log_balanced_cross_entropy",
     "multilabel_class_mass",
     "multilabel_cross_entropy",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equilog.kernels import log_odds_against_label
 from equilog.targets import as_compute_dtype
 
 
@@ -44,7 +43,7 @@ def as_chunks(rows: Tensor, groups: Tensor, size: int) -> Chunks:
 
 @dataclass(frozen=True)
 class Head:
-    """Logits scale (hidden weight^T + bias), a chunk at a time, and the label of each row."""
+    """Logits scale (hidden weight^T + bias), a chunk at a time, and what the loss takes from them."""
 
     hidden: Tensor
     """(n, D)"""
@@ -52,20 +51,20 @@ class Head:
     """(C, D) in the dtype of hidden."""
     bias: Tensor | None
     """(C,) in the type to compute in, which is not that of a half-precision hidden."""
-    labels: Tensor
-    """(n,) int64"""
     scale: float
+    from_logits: Callable[[Tensor, Tensor], Tensor]
+    """(logits (k, C), row numbers (k,)) -> log terms (k, ...), the logs that meet in the pools."""
 
-    def log_odds(self, rows: Tensor) -> Tensor:
-        """Return the log odds (k,) against the labels of some rows (k,)."""
-        return log_odds_against_label(self._logits(self.hidden[rows]), self.labels[rows])
+    def log_terms(self, rows: Tensor) -> Tensor:
+        """Return the log terms (k, ...) of some rows (k,)."""
+        return self.from_logits(self._logits(self.hidden[rows]), rows)
 
     def gradients(
         self, chunks: Iterable[Tensor], slope: Callable[[Tensor, Tensor], Tensor], needed: tuple[bool, ...]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the gradients of a loss with respect to hidden, weight and bias, where they are needed.
 
-        slope: row numbers (k,) and their log odds (k,) -> the loss's gradient with respect to these (k,).
+        slope: row numbers (k,) and their log terms (k, ...) -> the loss's gradient with respect to these.
         """
         wide = torch.promote_types(self.weight.dtype, torch.float32)  # a small dtype would lose what later chunks add
         hidden = torch.zeros_like(self.hidden) if needed[0] else None
@@ -90,8 +89,8 @@ class Head:
         """Return the gradient (k, C) of a chunk with respect to hidden weight^T."""
         logits = self._logits(inputs).requires_grad_()
         with torch.enable_grad():
-            log_odds = log_odds_against_label(logits, self.labels[rows])
-        (gradient,) = torch.autograd.grad(log_odds, logits, self.scale * slope(rows, log_odds.detach()))
+            log_terms = self.from_logits(logits, rows)
+        (gradient,) = torch.autograd.grad(log_terms, logits, self.scale * slope(rows, log_terms.detach()))
         return gradient
 
     def _logits(self, inputs: Tensor) -> Tensor:

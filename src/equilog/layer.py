@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from equilog.chunked import Chunks, Head, as_chunks
-from equilog.functional import check_scale, spans
+from equilog.functional import Reduction, check_scale, spans
 from equilog.grouping import ClassBalance
-from equilog.kernels import log_sums
+from equilog.kernels import log_odds_against_label, log_sums
 from equilog.logspace import log_sum_exp_by
-from equilog.mass import Layout
-from equilog.part import Part
+from equilog.mass import ClassMass, Layout
+from equilog.part import Group, Part, as_group, whole_of
 from equilog.pooling import Pools, as_pools
 from equilog.prior import with_prior
 from equilog.targets import as_compute_dtype, class_indices, class_vector, count_by_class, known, log_set_weight
@@ -27,15 +27,13 @@ class Layer:
     """A linear layer and its targets, checked, and the logs that its sets meet in."""
 
     inputs: tuple[Tensor, Tensor, Tensor | None, Tensor]
-    """Hidden (n, D), weight (C, D), bias with the prior (C,) and log sample weight (n,), as autograd knows them."""
+    """Hidden (n, D), weight (C, D), bias with the prior (C,) and log sample weight (n, ...), as autograd knows them."""
     head: Head
     chunks: Chunks
-    column: Tensor
-    """(n,) which of the logs of its pool each set is in."""
-    classes: Tensor
-    """(G,), or (P, G) where the pools have different ones: the class of each log."""
     empty: Part
-    """The part while no log odds are known."""
+    """The part while no log terms are known."""
+    of_logits: str
+    """The same loss from logits, for error texts."""
 
     @property
     def spans(self) -> bool:
@@ -48,23 +46,72 @@ class Layer:
         return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in self.inputs)
 
     def log_terms(self, chunks: tuple[Tensor, ...]) -> Tensor:
-        """Return the log odds plus log weights (n,) of these rows, minus infinity for all others."""
+        """Return the log terms plus log weights (n, ...) of these rows, minus infinity for all others."""
         log_weight = self.inputs[3].detach()
         log_terms = torch.full_like(log_weight, -torch.inf)
         for rows in chunks:
-            log_terms[rows] = self.head.log_odds(rows) + log_weight[rows]
+            log_terms[rows] = self.head.log_terms(rows) + log_weight[rows]
         return log_terms
+
+    def part(self, log_terms: Tensor) -> Part:
+        """Return the part that these log terms (n, ...) make."""
+        raise NotImplementedError
+
+    def together(self, log_terms: Tensor) -> Part:
+        """Return the same with the pools taken together, as parts of a whole know each other."""
+        return self.part(log_terms)
+
+    def loss(
+        self,
+        where: str,
+        *,
+        class_mass: ClassMass | None,
+        process_group: Group,
+        reduction: Reduction,
+        compensation: str | None = None,
+        group_weight: Tensor | None = None,
+        validate: bool,
+    ) -> Tensor:
+        """Return the loss of the whole that these sets are a part of, its gradients formed a chunk at a time."""
+        at_once = self.learns and reduction != "none"
+        # The mass of a pool over several ranks takes all log terms before the first gradient.
+        gathers = self.spans and class_mass is None and as_group(where, process_group) is not None
+        if gathers or not at_once:
+            beforehand = self.chunks.all
+        else:
+            beforehand = () if self.spans and class_mass is not None else self.chunks.open
+        with torch.no_grad():
+            log_terms = self.log_terms(beforehand)
+            whole, factor = whole_of(where, self.together(log_terms), class_mass, process_group, validate=validate)
+
+        def loss(log_terms: Tensor) -> Tensor:
+            return self.part(log_terms).loss(
+                whole=whole, factor=factor, compensation=compensation, group_weight=group_weight, reduction=reduction
+            )
+
+        value: Tensor = ChunkedLoss.apply(*self.inputs, self, loss, log_terms, at_once)  # type: ignore[no-untyped-call]
+        return value
+
+
+@dataclass(frozen=True)
+class ClassLayer(Layer):
+    """A layer whose sets each choose one class, and meet in one log a class and pool."""
+
+    labels: Tensor
+    """(n,) int64"""
+    column: Tensor
+    """(n,) which of the logs of its pool each set is in."""
+    classes: Tensor
+    """(G,), or (P, G) where the pools have different ones: the class of each log."""
 
     def part(self, log_terms: Tensor) -> Part:
         """Return the part that these log terms (n,) make."""
         sums = log_sums(log_terms[:, None], self.empty.pools, self.column, self.classes.shape[-1])
         return replace(self.empty, log_sums=sums.flatten(1))
 
-    def by_class(self, log_terms: Tensor) -> Part:
-        """Return the same with the pools taken together, as parts of a whole know each other."""
-        return replace(
-            self.empty, log_sums=log_sum_exp_by(log_terms[:, None], self.head.labels, len(self.head.weight)).T
-        )
+    def together(self, log_terms: Tensor) -> Part:
+        """Return the same by class alone."""
+        return replace(self.empty, log_sums=log_sum_exp_by(log_terms[:, None], self.labels, len(self.head.weight)).T)
 
     def of_each_log(self, where: str, class_weight: Tensor | None, *, validate: bool) -> Tensor | None:
         """Return the factor on each log from that of each class, or None."""
@@ -91,12 +138,12 @@ class ChunkedLoss(torch.autograd.Function):
         at_once: bool,
     ) -> Tensor:
         """Return the value, given the log terms (n,) of the rows that must be known before the others."""
-        ctx.at_once = at_once
+        ctx.at_once, ctx.of_logits = at_once, layer.of_logits
         if at_once:
             slopes = torch.zeros_like(log_terms)
 
-            def slope(rows: Tensor, log_odds: Tensor) -> Tensor:
-                log_terms[rows] = log_odds + log_weight[rows]
+            def slope(rows: Tensor, found: Tensor) -> Tensor:
+                log_terms[rows] = found + log_weight[rows]
                 slopes[rows] = _slopes(loss, log_terms)[rows]
                 return slopes[rows]
 
@@ -112,8 +159,8 @@ class ChunkedLoss(torch.autograd.Function):
         """Return the gradients times what flows back."""
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "linear_log_balanced_cross_entropy: its gradients cannot be differentiated again, as create_graph=True "
-                "asks. Use log_balanced_cross_entropy(torch.nn.functional.linear(hidden, weight, bias), target)."
+                f"linear_{ctx.of_logits}: its gradients cannot be differentiated again, as create_graph=True asks. Use "
+                f"{ctx.of_logits}(torch.nn.functional.linear(hidden, weight, bias), target)."
             )
         if ctx.at_once:
             gradients = tuple(None if each is None else each * upstream.to(each.dtype) for each in ctx.saved_tensors)
@@ -158,15 +205,17 @@ def as_layer(
     ignore_index: int,
     chunk_rows: int | None,
     validate: bool,
-) -> Layer:
+) -> ClassLayer:
     """Return the layer of a call's arguments, or raise."""
-    shape = _check_layer(where, hidden, weight, target, bias, validate=validate)
+    shape = check_layer(where, hidden, weight, target, bias, per_output="class_weight", validate=validate)
+    if target.is_floating_point() or target.shape != shape:
+        raise ValueError(
+            f"{where}: target must be {tuple(shape)} class indices, integers, to match hidden {tuple(hidden.shape)}; "
+            f"got {tuple(target.shape)} {target.dtype}. Probabilities need the logits: use log_balanced_cross_entropy."
+        )
     check_scale(where, scale)
     classes, features = weight.shape
-    if chunk_rows is None:
-        chunk_rows = max(min(features // 2, _MOST_ROWS), 1)
-    elif not chunk_rows >= 1:
-        raise ValueError(f"{where}: chunk_rows must be at least 1, or None; got {chunk_rows}.")
+    size = rows_of_a_chunk(where, chunk_rows, features)
     rows = hidden.reshape(-1, features)
     like = as_compute_dtype(rows.new_empty(0, classes))  # logits of no sets
     shift = None if bias is None else bias.to(like)
@@ -184,17 +233,11 @@ def as_layer(
     column, classes_of_logs = labels, torch.arange(classes, device=rows.device)
     if not spanning:
         column, classes_of_logs = _columns(pools, logs // classes, logs % classes, used, log_of)
-    dtype = _product_dtype(rows)
-    return Layer(
+    return ClassLayer(
         inputs=(rows, weight, shift, log_weight),
-        head=Head(
-            rows.detach().to(dtype),
-            weight.detach().to(dtype),
-            None if shift is None else shift.detach(),
-            labels,
-            scale,
-        ),
-        chunks=as_chunks(used, log_of, chunk_rows),
+        head=as_head(rows, weight, shift, scale, lambda z, rows: log_odds_against_label(z, labels[rows])),
+        chunks=as_chunks(used, log_of, size),
+        labels=labels,
         column=column,
         classes=classes_of_logs,
         empty=Part(
@@ -206,7 +249,35 @@ def as_layer(
             shape=shape,
             layout=Layout(ClassBalance.name, classes, spans=spanning, compensated=True),
         ),
+        of_logits="log_balanced_cross_entropy",
     )
+
+
+def as_head(
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    from_logits: Callable[[Tensor, Tensor], Tensor],
+) -> Head:
+    """Return the layer's logits as autograd does not know them, and in the dtype of their product."""
+    dtype = _product_dtype(rows)
+    return Head(
+        rows.detach().to(dtype),
+        weight.detach().to(dtype),
+        None if bias is None else bias.detach(),
+        scale,
+        from_logits,
+    )
+
+
+def rows_of_a_chunk(where: str, chunk_rows: int | None, features: int) -> int:
+    """Return the number of rows that a `chunk_rows` argument asks for."""
+    if chunk_rows is None:
+        return max(min(features // 2, _MOST_ROWS), 1)
+    if not chunk_rows >= 1:
+        raise ValueError(f"{where}: chunk_rows must be at least 1, or None; got {chunk_rows}.")
+    return chunk_rows
 
 
 def _columns(pools: Pools, pool: Tensor, label: Tensor, used: Tensor, log_of: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,10 +301,17 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
-def _check_layer(
-    where: str, hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, *, validate: bool
+def check_layer(
+    where: str,
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    *,
+    per_output: str,
+    validate: bool,
 ) -> torch.Size:
-    """Return the shape of the sets, or raise."""
+    """Return the shape of the sets, or raise; `per_output` is the argument that `weight` may be mistaken for."""
     given = {"hidden": hidden, "weight": weight, "target": target} | ({} if bias is None else {"bias": bias})
     for name, values in given.items():
         if not isinstance(values, Tensor):
@@ -245,7 +323,7 @@ def _check_layer(
     if weight.dim() != 2 or len(weight) == 0:
         raise ValueError(
             f"{where}: weight must be (C, D), the matrix of the linear layer; got {tuple(weight.shape)}. Weights of "
-            f"the classes are class_weight."
+            f"its outputs are {per_output}."
         )
     classes, features = weight.shape
     if hidden.dim() == 0 or hidden.shape[-1] != features:
@@ -261,11 +339,6 @@ def _check_layer(
     if bias is not None and bias.shape != (classes,):
         raise ValueError(f"{where}: bias must be ({classes},), one value a class; got {tuple(bias.shape)}.")
     shape = hidden.shape[:-1]
-    if target.is_floating_point() or target.shape != shape:
-        raise ValueError(
-            f"{where}: target must be {tuple(shape)} class indices, integers, to match hidden {tuple(hidden.shape)}; "
-            f"got {tuple(target.shape)} {target.dtype}. Probabilities need the logits: use log_balanced_cross_entropy."
-        )
     if validate:
         for name, values in (("hidden", hidden), ("weight", weight)):
             if known(values.isfinite().all(), True) is False:

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from equilog.functional import Reduction, check_reduction
-from equilog.layer import ChunkedLoss, as_layer
+from equilog.layer import as_layer
 from equilog.mass import ClassMass
-from equilog.part import Group, as_group, whole_of
+from equilog.part import Group
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def _uncompiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def uncompiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Have torch.compile leave the function as it is: its loop is over chunks that depend on the targets.
 
     As torch.compiler.disable, which would load the compiler with the package.
@@ -31,7 +31,7 @@ def _uncompiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
     return call
 
 
-@_uncompiled
+@uncompiled
 def linear_log_balanced_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -127,28 +127,18 @@ def linear_log_balanced_cross_entropy(
         chunk_rows=chunk_rows,
         validate=validate,
     )
-    log_factor = layer.of_each_log(where, class_weight, validate=validate)
-    at_once = layer.learns and reduction != "none"
-    # The mass of a pool over several ranks takes all log odds before the first gradient.
-    gathers = layer.spans and class_mass is None and as_group(where, process_group) is not None
-    if gathers or not at_once:
-        beforehand = layer.chunks.all
-    else:
-        beforehand = () if layer.spans and class_mass is not None else layer.chunks.open
-    with torch.no_grad():
-        log_terms = layer.log_terms(beforehand)
-        whole, factor = whole_of(where, layer.by_class(log_terms), class_mass, process_group, validate=validate)
-
-    def loss(log_terms: Tensor) -> Tensor:
-        return layer.part(log_terms).loss(
-            whole=whole, factor=factor, compensation="weight", group_weight=log_factor, reduction=reduction
-        )
-
-    value: Tensor = ChunkedLoss.apply(*layer.inputs, layer, loss, log_terms, at_once)  # type: ignore[no-untyped-call]
-    return value
+    return layer.loss(
+        where,
+        class_mass=class_mass,
+        process_group=process_group,
+        reduction=reduction,
+        compensation="weight",
+        group_weight=layer.of_each_log(where, class_weight, validate=validate),
+        validate=validate,
+    )
 
 
-@_uncompiled
+@uncompiled
 def linear_class_mass(
     hidden: Tensor,
     weight: Tensor,
@@ -206,4 +196,4 @@ def linear_class_mass(
             chunk_rows=chunk_rows,
             validate=validate,
         )
-        return layer.by_class(layer.log_terms(layer.chunks.all if layer.spans else ())).mass()
+        return layer.together(layer.log_terms(layer.chunks.all if layer.spans else ())).mass()

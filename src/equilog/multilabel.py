@@ -8,7 +8,7 @@ from equilog.labels import Labels
 from equilog.mass import ClassMass, Layout
 from equilog.part import Group, Part, whole_of
 from equilog.positives import IndexedLabels, read_labels
-from equilog.targets import compute_dtype, known
+from equilog.targets import as_compute_dtype, known
 
 
 def multilabel_cross_entropy(
@@ -178,9 +178,14 @@ def multilabel_part(
 
 def side_weight(where: str, pos_weight: float | Tensor | None, labels: Labels | IndexedLabels) -> Tensor | None:
     """Return the factors on the log of the positives and on that of the negatives (2,), or None."""
+    return as_side_weight(where, pos_weight, as_compute_dtype(labels.given_logits[:0]))
+
+
+def as_side_weight(where: str, pos_weight: float | Tensor | None, like: Tensor) -> Tensor | None:
+    """Return the same on the device and in the dtype of `like`."""
     if pos_weight is None:
         return None
-    positives = torch.as_tensor(pos_weight, dtype=compute_dtype(labels.given_logits), device=labels.given_logits.device)
+    positives = torch.as_tensor(pos_weight, dtype=like.dtype, device=like.device)
     if positives.numel() != 1:
         raise ValueError(
             f"{where}: pos_weight must be one number, since the positives of a pool share one log; got "

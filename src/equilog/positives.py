@@ -41,7 +41,7 @@ class IndexedLabels:
         samples = log_index_sums(self.given_logits, self.index, self.weight, scale)
         if self.wrong is not None:
             samples = torch.where(self.wrong[:, None], torch.nan, samples)
-        return samples if pools.given is None and pools.size == 1 else pools.log_sums(samples).flatten(1)
+        return samples if pools.given is None and pools.size == 1 else pools.log_sums(samples)
 
     def pools(self, where: str, pool: str | int | Tensor | None) -> Pools:
         """Return the pools a `pool` argument names: of samples, since labels have no order here."""
@@ -89,7 +89,7 @@ def read_labels(
     Raises TypeError or ValueError.
     """
     if index_target is None:
-        index_target = _looks_indexed(logits, target)
+        index_target = looks_indexed(logits, target)
     if not index_target:
         return as_labels(
             where, logits, target, weight=weight, sample_weight=sample_weight, mask=mask, validate=validate
@@ -140,7 +140,7 @@ def as_index(where: str, target: Tensor, labels: int, *, validate: bool) -> tupl
     return index, wrong if found is None else None
 
 
-def _looks_indexed(logits: object, target: object) -> bool:
+def looks_indexed(logits: object, target: object) -> bool:
     """Tell label indices from a value a label, by the shape; of one shape they are values."""
     return (
         isinstance(logits, Tensor)
