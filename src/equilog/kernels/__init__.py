@@ -39,7 +39,8 @@ def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
     if is_transformed(z, labels):
         return odds.log_odds_against_label(z, labels)
     if is_plain(z, labels):
-        return cast(Tensor, ChunkedLogOdds.apply(z, labels))  # type: ignore[no-untyped-call]
+        learns = z.requires_grad and torch.is_grad_enabled()  # a Function is run with neither told
+        return cast(Tensor, ChunkedLogOdds.apply(z, labels, learns))  # type: ignore[no-untyped-call]
     log_odds: Tensor = odds.LogOddsAgainstLabel.apply(z, labels)[0]  # type: ignore[no-untyped-call]
     return torch.where(log_odds.abs() == torch.inf, log_odds.detach(), log_odds)  # certain either way: a constant
 

@@ -23,9 +23,9 @@ class ChunkedLogOdds(Function):
     """The log odds (n,) against the label, from scores (n, C), for a plain call on the CPU."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, labels: Tensor) -> Tensor:
-        """Return the log odds; keep the shares where a gradient will be asked for."""
-        shares = z.new_empty(z.shape) if ctx.needs_input_grad[0] else None
+    def forward(ctx: Any, z: Tensor, labels: Tensor, learns: bool) -> Tensor:
+        """Return the log odds; keep the shares where it `learns`: a gradient may be asked for."""
+        shares = z.new_empty(z.shape) if learns else None
         peak, top = z.new_empty(len(z), 1), z.new_empty(len(z), 1)
         for rows, others, scratch in _chunks(z, labels):
             share = scratch if shares is None else shares[rows]
@@ -43,11 +43,11 @@ class ChunkedLogOdds(Function):
         return log_odds
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         """Return upstream * (softmax over the others - one-hot), 0 where that is 0 times infinity."""
         z, labels = ctx.saved_tensors  # complains if the scores have been changed since
         if torch.is_grad_enabled() or is_transformed(upstream):
-            return log_odds_gradient(z, labels, upstream), None
+            return log_odds_gradient(z, labels, upstream), None, None
         gradient, ctx.shares = ctx.shares, None  # the caller may write to what it is given: once only
         if gradient is None:
             gradient = z.new_empty(z.shape)
@@ -58,7 +58,7 @@ class ChunkedLogOdds(Function):
         gradient.mul_(upstream).scatter_(1, labels[:, None], -upstream)
         if still.any():
             gradient[still] = 0.0
-        return gradient, None
+        return gradient, None, None
 
 
 def _chunks(z: Tensor, labels: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
