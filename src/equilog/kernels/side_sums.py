@@ -5,6 +5,7 @@ reads them once more. Nothing else of the size of the logits is made, and not ev
 for. Where an exponential overflows, the formula in logarithms takes over, block by block as well.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -72,15 +73,17 @@ class ChunkedLogSums(Function):
         dtype = compute_dtype(logits)
         keeps = ctx.needs_input_grad[0] and logits.dtype == dtype
         exponentials = torch.empty(logits.shape, dtype=dtype) if keeps else None
-        yes, no = torch.zeros(2, pools.count, dtype=dtype)
+        parts = []
         for block, x, table in given.blocks(logits):
             e = x.exp() if exponentials is None else torch.exp(x, out=block.rows(exponentials))
-            to_positives, to_negatives = table.sums(e, x)
-            yes[block.pools] += to_positives
-            no[block.pools] += to_negatives
-        sums = torch.stack((yes, no), 1)
+            parts.append((block.pools, torch.stack(table.sums(e, x), 1)))
+        sums = parts[0][1]
+        if len(parts) > 1:
+            sums = torch.zeros(pools.count, 2, dtype=dtype)
+            for rows, part in parts:
+                sums[rows] += part
         # Infinity times a share of 0 is NaN: the sum is finite only where no exponential overflowed.
-        ctx.in_logs = not sums.sum().isfinite()
+        ctx.in_logs = not math.isfinite(sums.sum().item())
         if ctx.in_logs:
             sums.fill_(-torch.inf)
             for block, x, table in given.blocks(logits):
@@ -105,7 +108,6 @@ class ChunkedLogSums(Function):
         exponentials, ctx.exponentials = ctx.exponentials, None
         gradient = torch.empty_like(logits) if exponentials is None else exponentials
         slope = torch.where(sums > 0, upstream / sums, 0.0).mul_(ctx.scale)
-        slope[:, 0].neg_()
         for block, x, table in given.blocks(logits):
             own = block.rows(gradient)
             to_yes, to_no = slope[block.pools, :1], slope[block.pools, 1:]

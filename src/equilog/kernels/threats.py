@@ -31,12 +31,12 @@ class DenseTable:
         return positives.sum(1), negatives.sum(1)
 
     def gradient(self, e: Tensor, x: Tensor, to_yes: Tensor, to_no: Tensor) -> Tensor:  # noqa: ARG002
-        """Turn e into the gradient of x, from those of the sums (rows, 1), the positives' with its sign."""
+        """Turn e into the gradient of x, from those of the sums (rows, 1) over the sums."""
         positives = self.share / e
         negatives = torch.rsub(self.share, 1.0).mul_(to_no)
         if self.weight is not None:
             negatives, positives = negatives.mul_(self.weight), positives.mul_(self.weight)
-        return e.mul_(negatives).addcmul_(positives, to_yes)
+        return e.mul_(negatives).addcmul_(positives, to_yes, value=-1.0)
 
     def log_sums(self, x: Tensor) -> Tensor:
         """Return the logs of both sums (rows, 2), by the formula."""
@@ -62,12 +62,12 @@ class IndexedTable:
         return positives, (e if self.weight is None else e * self.weight).sum(1)
 
     def gradient(self, e: Tensor, x: Tensor, to_yes: Tensor, to_no: Tensor) -> Tensor:
-        """Turn e into the gradient of x, from those of the sums (rows, 1), the positives' with its sign."""
+        """Turn e into the gradient of x, from those of the sums (rows, 1) over the sums."""
         row, own, share = self._positives(x)
         e.mul_(to_no)
         if self.weight is not None:
             e.mul_(self.weight)
-        e[row, own] = share * to_yes[row, 0] / x[row, own].exp()
+        e[row, own] = -share * to_yes[row, 0] / x[row, own].exp()
         return e
 
     def log_sums(self, x: Tensor) -> Tensor:
