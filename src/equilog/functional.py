@@ -256,9 +256,7 @@ def balanced_part(
         z = with_prior(z, prior, prior_strength)
     compensated = grouping.inner if isinstance(grouping, ClassBalance) and compensation is not None else None
     return Part(
-        log_sums=grouping.log_threats(z if scale == 1.0 else scale * as_compute_dtype(z), sets).pooled(
-            pools, sets.log_weight
-        ),
+        log_sums=grouping.log_sums(z if scale == 1.0 else scale * as_compute_dtype(z), sets, pools),
         at_optimum=None if compensated is None else left_at_optimum(sets, pools, compensated),
         class_count=sets.class_count,
         pools=pools,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from equilog.inner import INNERS, Inner, log_odds_of_label
-from equilog.kernels import log_sums
+from equilog.kernels import log_odds_sums, log_sums
 from equilog.logspace import log_sum_exp, log_sum_exp_by
 from equilog.odds import log_odds_against_each, weighted_log
 from equilog.pooling import Pools
@@ -56,6 +56,12 @@ class ClassBalance:
             return LogThreats(self.inner.log_of_label(sets.scores(z), sets), None, 1)
         return LogThreats(self.inner.log_of_label(z, sets)[:, None], sets.labels, self.classes)
 
+    def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> Tensor:
+        """Return the log of the summed threats per pool and class, (P, C), without a table of them where it can."""
+        if sets.probs is not None and self.inner.name == "odds":
+            return log_odds_sums(sets.scores(z), sets.probs, sets.log_weight, pools)
+        return self.log_threats(z, sets).pooled(pools, sets.log_weight)
+
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
         return weight
@@ -96,6 +102,10 @@ class BlockBalance:
         between = threatened[:, :, None] + threatening[:, None, :]
         same = torch.eye(self.count, dtype=torch.bool, device=z.device)
         return LogThreats(torch.where(same, inside[:, :, None], between).flatten(1), None, 1)
+
+    def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> Tensor:
+        """Return the log of the summed threats per pool and group, (P, G)."""
+        return self.log_threats(z, sets).pooled(pools, sets.log_weight)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of class j for every pair (j, k); blocks of one class only."""

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from equilog import logspace, odds, sides
+from equilog.kernels import each
 from equilog.kernels.dispatch import is_for_triton, is_plain, is_transformed
+from equilog.kernels.each import ChunkedLogOddsSums
 from equilog.kernels.label import ChunkedLogOdds
 from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
@@ -43,6 +45,14 @@ def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
         return cast(Tensor, ChunkedLogOdds.apply(z, labels, learns))  # type: ignore[no-untyped-call]
     log_odds: Tensor = odds.LogOddsAgainstLabel.apply(z, labels)[0]  # type: ignore[no-untyped-call]
     return torch.where(log_odds.abs() == torch.inf, log_odds.detach(), log_odds)  # certain either way: a constant
+
+
+def log_odds_sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
+    """Return the log of the summed odds against each class (P, C), from scores and probability targets (n, C)."""
+    if pools.given is None and pools.sets and _only_logits_learn(z, target, log_weight):
+        learns = z.requires_grad and torch.is_grad_enabled()
+        return cast(Tensor, ChunkedLogOddsSums.apply(z, target, log_weight, pools, learns))  # type: ignore[no-untyped-call]
+    return each.log_odds_sums(z, target, log_weight, pools)
 
 
 def log_sums(log_terms: Tensor, pools: Pools, slot: Tensor | None, slots: int) -> Tensor:

@@ -1,0 +1,119 @@
+"""The chunked sums of odds of the CPU against the formula: chunks' and pools' borders, limits, derivatives."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from equilog import kernels
+from equilog.kernels import each as chunked
+from equilog.pooling import Pools, as_pools
+
+
+def drawn(n: int, classes: int = 5, size: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, targets with a 0 and a 1 among them, and log weights with an ignored set."""
+    generator = torch.Generator().manual_seed(n + classes)
+    z = size * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    target = (2 * torch.randn(n, classes, generator=generator, dtype=torch.float64)).softmax(1)
+    target[n // 2] = torch.nn.functional.one_hot(torch.tensor(1), classes)
+    log_weight = torch.randn(n, generator=generator, dtype=torch.float64)
+    log_weight[n // 3] = -torch.inf
+    return z.requires_grad_(), target, log_weight
+
+
+def pools_of(n: int, pool: str | int) -> Pools:
+    return as_pools("test", pool, torch.Size([n]), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("size", [3.0, 1e3, 1e5])
+@pytest.mark.parametrize("pool", ["batch", 1, 2, 4, 5, 20])
+@pytest.mark.parametrize("rows", [1, 3, 4, 100])
+def test_borders_of_chunks_and_pools_do_not_show(
+    rows: int, pool: str | int, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With scores close to each other, and so far apart that the formula in logarithms must step in."""
+    z, target, log_weight = drawn(11, size=size)
+    pools = pools_of(11, pool)
+    monkeypatch.setattr(chunked, "_CHUNK_BYTES", rows * 5 * z.element_size())
+    found = kernels.log_odds_sums(z, target, log_weight, pools)
+    expected = chunked.log_odds_sums(z, target, log_weight, pools)
+    # Scores of 1e5 are themselves rounded to 1e-11.
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15 * size)
+    upstream = expected.detach().sigmoid() * torch.linspace(-1, 1, 5, dtype=torch.float64)  # as through log(1 + X)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, z, upstream)[0],
+        torch.autograd.grad(expected, z, upstream)[0],
+        rtol=1e-11,
+        atol=1e-14 * size,
+    )
+
+
+@pytest.mark.parametrize("apart", [0.0, 5.0, 15.0, 50.0, 80.0, 200.0])
+def test_float32_at_the_border_of_what_is_safe(apart: float) -> None:
+    """Confident sets whose odds are far below the last digit of 1, and wrong ones whose odds nearly overflow."""
+    right = torch.tensor([[apart, 0.0, -apart / 2]], dtype=torch.float64)
+    z = torch.cat([right, -right, right.flip(1)])
+    target = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.5, 0.3], [0.0, 1e-9, 1.0]], dtype=torch.float64)
+    zero = torch.zeros(3)
+    low, high = z.float().requires_grad_(), z.requires_grad_()
+    found = kernels.log_odds_sums(low, target.float(), zero, pools_of(3, 1))
+    expected = chunked.log_odds_sums(high, target.float().double(), zero.double(), pools_of(3, 1))
+    mass, exact = (torch.nn.functional.softplus(sums) for sums in (found, expected))  # the log of 1 + the sum
+    torch.testing.assert_close(mass.double(), exact, rtol=2e-6, atol=1e-12)
+    slope, expected_slope = torch.autograd.grad(mass.sum(), low)[0], torch.autograd.grad(exact.sum(), high)[0]
+    torch.testing.assert_close(slope.double(), expected_slope, rtol=1e-5, atol=1e-7)
+
+
+def test_classes_left_out_and_nan() -> None:
+    z, target, log_weight = drawn(6)
+    left_out = z.detach().clone()
+    left_out[:, 4] = -torch.inf
+    target[:, 4] = 0.0
+    left_out.requires_grad_()
+    found = kernels.log_odds_sums(left_out, target, log_weight, pools_of(6, 3))
+    kept = kernels.log_odds_sums(left_out[:, :4], target[:, :4], log_weight, pools_of(6, 3))
+    torch.testing.assert_close(found[:, :4], kept)
+    assert (found[:, 4] == -torch.inf).all()
+    gradient = torch.autograd.grad(found[:, :4].sum(), left_out)[0]
+    assert gradient.isfinite().all()
+    bad = z.detach().clone()
+    bad[0, 0] = torch.nan
+    sums = kernels.log_odds_sums(bad, target, log_weight, pools_of(6, 3))
+    assert sums[0].isnan().any()
+    assert not sums[1].isnan().any()
+
+
+def test_gradient_may_be_asked_for_again() -> None:
+    z, target, log_weight = drawn(9)
+    total = kernels.log_odds_sums(z, target, log_weight, pools_of(9, "batch")).sum()
+    first, second = (torch.autograd.grad(total, z, retain_graph=True)[0] for _ in range(2))
+    assert first.data_ptr() != second.data_ptr()
+    torch.testing.assert_close(first, second, rtol=1e-14, atol=0)
+
+
+def test_gradient_of_the_gradient() -> None:
+    z, target, log_weight = drawn(5)
+    upstream = torch.linspace(-1, 1, 5, dtype=torch.float64)[None].requires_grad_()
+    pools = pools_of(5, "batch")
+    assert torch.autograd.gradcheck(
+        lambda z, g: torch.autograd.grad(kernels.log_odds_sums(z, target, log_weight, pools), z, g, create_graph=True),
+        (z, upstream),
+    )
+
+
+def test_gradients_in_batches() -> None:
+    z, target, log_weight = drawn(5)
+    sums = kernels.log_odds_sums(z, target, log_weight, pools_of(5, "batch"))
+    rows = torch.eye(5, dtype=torch.float64)[:, None]
+    (batched,) = torch.autograd.grad(sums, z, rows, is_grads_batched=True, retain_graph=True)
+    for row, found in zip(rows, batched, strict=True):
+        torch.testing.assert_close(found, torch.autograd.grad(sums, z, row, retain_graph=True)[0])
+
+
+def test_scores_changed_in_between_are_an_error() -> None:
+    z, target, log_weight = drawn(5)
+    scores = z * 1.0
+    sums = kernels.log_odds_sums(scores, target, log_weight, pools_of(5, "batch"))
+    with torch.no_grad():
+        scores += 1.0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        sums.sum().backward()
