@@ -184,3 +184,14 @@ def test_bad_arguments_are_named_with_what_was_expected(
         linear_multilabel_cross_entropy(**call)
     for text in ("linear_multilabel_cross_entropy: ", *texts):
         assert text in str(raised.value)
+
+
+def test_a_wrong_index_that_nobody_waits_for_makes_its_sample_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where no value is looked at."""
+    monkeypatch.setattr("equilog.positives.known", lambda *_: None)
+    hidden, weight, bias = layer()
+    for sample, spoilt in ((1, torch.tensor([3, 3, -1, -1])), (4, torch.tensor([0, L, -1, -1]))):
+        index = INDEX.clone()
+        index[sample] = spoilt
+        each = linear_multilabel_cross_entropy(hidden, weight, index, bias, reduction="none")
+        assert each.isnan().tolist() == [number == sample for number in range(N)]
