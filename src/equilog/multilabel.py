@@ -77,7 +77,7 @@ def multilabel_cross_entropy(
     Limits:
         No labels, or all left out: 0, with gradient 0. Where t is exactly 0 or 1 the other side costs nothing, even at
         infinite logits. NaN in a logit not left out gives NaN. In a plain call on the CPU nothing of the size of the
-        logits is made but the gradient; label indices take that much everywhere, and a little for themselves.
+        logits is made but their gradient, and the product of the weights where some are given for each label.
 
     Source:
         Su Jianlin, https://kexue.fm/archives/7359 (2020) and 9064 (2022, soft labels); Su et al., arXiv 2208.02955.
