@@ -13,6 +13,7 @@ from equilog.part import Group, Part, whole_of
 from equilog.pooling import as_pools
 from equilog.prior import with_prior
 from equilog.targets import Sets, as_compute_dtype, as_sets, class_vector
+from equilog.vocabulary import in_one_piece
 
 Balance = Literal["class", "pair", "none"]
 Compensation = Literal["weight", "offset"]
@@ -54,7 +55,7 @@ def log_balanced_cross_entropy(
 
     Args:
         logits: (N, C), (N, C, d1, ...) or (C,), floating point. Minus infinity leaves a class out of a set. float16
-            and bfloat16 are computed in float32.
+            and bfloat16 are computed in float32. A DTensor may be sharded over the classes.
         target: class indices (N, d1, ...) of any integer type, or probabilities of the shape of `logits`.
         balance: "class", one log per class; "pair", one per ordered pair of classes, sum over j != k of weight_j
             log(1 + X_jk) with X_jk = sum_i v_i t_ij exp(scale (z_ik - z_ij)), exact for soft targets without any
@@ -250,7 +251,7 @@ def balanced_part(
     check_scale(where, scale)
     pools = as_pools(where, pool, sets.shape, sets.logits.device)
     grouping = as_grouping(where, balance, sets.classes, sets.logits.device, inner)
-    z = sets.logits
+    z = sets.logits if grouping.by_label else in_one_piece(sets.logits)
     if prior is not None:
         prior = class_vector(where, "prior", prior, z, positive=True, validate=validate)
         z = with_prior(z, prior, prior_strength)

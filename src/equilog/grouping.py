@@ -47,6 +47,11 @@ class ClassBalance:
 
     name = "class"
 
+    @property
+    def by_label(self) -> bool:
+        """Whether a set with an index target needs only the odds against its label."""
+        return not self.inner.separate
+
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
         """Return the log terms of the label, or of every class with its target's share, from scores (n, C)."""
         if sets.labels is None:
@@ -80,6 +85,11 @@ class BlockBalance:
 
     members: tuple[Tensor | slice, ...] = ()
     """The classes of each block, () where every block is one class."""
+
+    @property
+    def by_label(self) -> bool:
+        """Whether a set with an index target needs only the odds against its label."""
+        return self.count == 1
 
     def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""

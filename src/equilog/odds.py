@@ -23,7 +23,7 @@ def log_odds_gradient(z: Tensor, labels: Tensor, upstream: Tensor) -> Tensor:
     log_odds, peak, inverse = _log_odds(z, labels)
     upstream = torch.where(log_odds.isinf(), 0.0, upstream)
     # Without the label's own exponential, which may be infinite and would make the next derivative NaN.
-    return _gradient(torch.where(_is_label(z, labels), -torch.inf, z), labels, peak, inverse, upstream)
+    return gradient_of_scores(torch.where(is_label(z, labels), -torch.inf, z), labels, peak, inverse, upstream)
 
 
 class LogOddsAgainstLabel(Function):
@@ -46,22 +46,36 @@ class LogOddsAgainstLabel(Function):
         z, labels, peak, inverse = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # somebody will differentiate once more
             return log_odds_gradient(z, labels, upstream), None
-        return _gradient(z, labels, peak, inverse, upstream), None
+        return gradient_of_scores(z, labels, peak, inverse, upstream), None
 
 
 def _log_odds(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the log odds, the largest score of the other classes and 1 / the sum of their exponentials, each (n,)."""
     own = z.gather(1, labels[:, None]).squeeze(1)
-    label = _is_label(z, labels)
+    label = is_label(z, labels)
+    peak = largest_of_others(z, label)
+    return from_sums(own, peak, sum_of_others(z, label, peak))
+
+
+def largest_of_others(z: Tensor, label: Tensor) -> Tensor:
+    """Return the largest score (n,) of the classes other than the label, whose place (n, C) is given."""
     # The label's place holds the least number there is, so that the largest is finite even where nothing else is left.
-    peak = torch.where(label, torch.finfo(z.dtype).min, z).detach().amax(1)
-    total = torch.where(label, -torch.inf, z - peak[:, None]).exp().sum(1)
+    return torch.where(label, torch.finfo(z.dtype).min, z).detach().amax(1)
+
+
+def sum_of_others(z: Tensor, label: Tensor, peak: Tensor) -> Tensor:
+    """Return the sum (n,) of exp(z - peak) over the classes other than the label."""
+    return torch.where(label, -torch.inf, z - peak[:, None]).exp().sum(1)
+
+
+def from_sums(own: Tensor, peak: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the log odds, and the two numbers the gradient needs, from the label's score, the largest and the sum."""
     log_odds = log_of_sum(total) + (peak - own)
     log_odds = torch.where((own == -torch.inf) | (peak == torch.inf), torch.inf, log_odds)
     return log_odds, peak, 1.0 / torch.where(total == 0, 1.0, total)
 
 
-def _gradient(z: Tensor, labels: Tensor, peak: Tensor, inverse: Tensor, upstream: Tensor) -> Tensor:
+def gradient_of_scores(z: Tensor, labels: Tensor, peak: Tensor, inverse: Tensor, upstream: Tensor) -> Tensor:
     """Return upstream * (softmax over the others - one-hot), 0 where nothing flows back, whatever the scores.
 
     NaN in a set to which something flows back stays in the gradient of its label.
@@ -73,10 +87,10 @@ def _gradient(z: Tensor, labels: Tensor, peak: Tensor, inverse: Tensor, upstream
     # 0 times what is not a number can only be told by the result: a comparison of each number with itself is free once
     # it is compiled, where a mask of whole sets costs a fifth.
     others = torch.where(others == others, others, 0.0)
-    return torch.where(_is_label(z, labels), -upstream[:, None], others)
+    return torch.where(is_label(z, labels), -upstream[:, None], others)
 
 
-def _is_label(z: Tensor, labels: Tensor) -> Tensor:
+def is_label(z: Tensor, labels: Tensor) -> Tensor:
     """Return (n, C) bool. Compiled, a comparison is several times as fast as scattering."""
     return torch.arange(z.shape[1], device=z.device) == labels[:, None]
 

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from equilog.targets import as_compute_dtype
+from equilog.vocabulary import beside
 
 
 def with_prior(scores: Tensor, prior: Tensor | None, strength: float) -> Tensor:
@@ -10,4 +11,5 @@ def with_prior(scores: Tensor, prior: Tensor | None, strength: float) -> Tensor:
     if prior is None:
         return scores
     scores = as_compute_dtype(scores)
-    return scores + strength * prior.to(scores).log()
+    log_prior = prior.to(device=scores.device, dtype=scores.dtype).log()
+    return scores + strength * beside(log_prior, scores)

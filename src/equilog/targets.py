@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equilog.vocabulary import in_one_piece, is_spread
+
 
 @dataclass(frozen=True)
 class Sets:
@@ -83,6 +85,8 @@ def as_sets(
     shape = _check_shapes(where, logits, target)
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"{where}: label_smoothing must lie in [0, 1); got {label_smoothing}.")
+    if target.is_floating_point() or label_smoothing > 0.0:
+        logits = in_one_piece(logits)
     rows, dtype = _rows(logits), compute_dtype(logits)
     classes = rows.shape[1]
 
@@ -220,7 +224,10 @@ def _rows(values: Tensor) -> Tensor:
     """(N, C, d1, ...) -> (N d1 ..., C); (C,) -> (1, C)."""
     if values.dim() == 1:
         return values[None]
-    return values.movedim(1, -1).reshape(-1, values.shape[1])
+    last = values.movedim(1, -1)
+    if is_spread(last) and last.dim() > 2:
+        last = last.clone(memory_format=torch.contiguous_format)  # which reshape would do, but not of a DTensor
+    return last.reshape(-1, values.shape[1])
 
 
 def _check_labels(where: str, labels: Tensor, wrong: Tensor, classes: int, validate: bool) -> None:
@@ -245,7 +252,7 @@ def _smooth(
 
 
 def _check_values(where: str, sets: Sets) -> None:
-    rows, labels, probs, log_weight = sets.scores(sets.logits), sets.labels, sets.probs, sets.log_weight
+    rows, labels, probs, log_weight = sets.scores(in_one_piece(sets.logits)), sets.labels, sets.probs, sets.log_weight
     if known((rows.isnan() | (rows == torch.inf)).any(), True):
         raise ValueError(f"{where}: logits hold NaN or +inf. Only -inf is allowed; it leaves a class out of a set.")
     if probs is None:

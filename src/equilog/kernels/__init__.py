@@ -5,6 +5,7 @@ Each function here has one meaning and several ways to it, chosen from what kind
     plain call, CPU         chunks of rows that stay in the cache, analytic gradient
     a GPU, compiled or not  Triton kernels where triton is installed, analytic gradient
     other compiled calls    the formula as it stands, analytic gradient; the compiler fuses it
+    spread over ranks       sums over each rank's classes, brought together
     transformed             the formula as it stands: torch.func, forward derivatives, batched gradients
 
 All of them agree to rounding, and every one has second derivatives.
@@ -15,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from equilog import logspace, odds, sides
+from equilog import logspace, odds, sides, vocabulary
 from equilog.kernels import each
 from equilog.kernels.dispatch import is_for_triton, is_plain, is_transformed
 from equilog.kernels.each import ChunkedLogOddsSums
@@ -23,6 +24,7 @@ from equilog.kernels.label import ChunkedLogOdds
 from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
 from equilog.targets import as_compute_dtype
+from equilog.vocabulary import is_spread
 
 _FEW_SUMS = 64
 """Beyond these, terms are spread over enough addresses for torch's atomic operations not to queue."""
@@ -33,6 +35,8 @@ def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
 
     A set to which gradient 0 flows back gets gradient 0, whatever its scores, NaN included.
     """
+    if is_spread(z):
+        return vocabulary.log_odds_against_label(as_compute_dtype(z), labels)
     if is_for_triton(z, labels) and not is_transformed(z, labels):
         from equilog.kernels import triton_odds
 
