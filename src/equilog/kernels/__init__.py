@@ -11,6 +11,7 @@ Each function here has one meaning and several ways to it, chosen from what kind
 All of them agree to rounding, and every one has second derivatives.
 """
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -57,6 +58,14 @@ def log_odds_sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools) -
         learns = z.requires_grad and torch.is_grad_enabled()
         return cast(Tensor, ChunkedLogOddsSums.apply(z, target, log_weight, pools, learns))  # type: ignore[no-untyped-call]
     return each.log_odds_sums(z, target, log_weight, pools)
+
+
+def weighted_sums(of: Callable[[Tensor], Tensor], values: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
+    """Return the weighted sums (P, C) over each pool of what `of` makes of values (n, C) row by row; no gradient."""
+    values, log_weight = values.detach(), log_weight.detach()
+    if pools.given is None and pools.sets and is_plain(values) and not is_transformed(values):
+        return each.weighted_sums(of, values, log_weight, pools)
+    return pools.sums(of(values) * log_weight.exp()[:, None])
 
 
 def log_sums(log_terms: Tensor, pools: Pools, slot: Tensor | None, slots: int) -> Tensor:

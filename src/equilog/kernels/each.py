@@ -6,7 +6,7 @@ chunk with a probability so small that its inverse may overflow goes through the
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -79,6 +79,14 @@ class ChunkedLogOddsSums(Function):
             else:
                 share.copy_(_gradient_by_formula(z[rows], target[rows], log_weight[rows], of, log_sums, upstream))
         return gradient, None, None, None, None
+
+
+def weighted_sums(of: Callable[[Tensor], Tensor], values: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
+    """Return the weighted sums (P, C) over consecutive pools of what `of` makes of values (n, C) row by row."""
+    sums = values.new_zeros(pools.count, values.shape[1])
+    for rows, which in _chunks(values, pools):
+        sums[which] += _by_pool(of(values[rows]) * log_weight[rows, None].exp(), which).sum(1)
+    return sums
 
 
 def _chunks(z: Tensor, pools: Pools) -> Iterator[tuple[slice, slice]]:
