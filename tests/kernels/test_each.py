@@ -63,6 +63,21 @@ def test_float32_at_the_border_of_what_is_safe(apart: float) -> None:
     torch.testing.assert_close(slope.double(), expected_slope, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("size", [3.0, 1e3])
+@pytest.mark.parametrize("pool", ["batch", 4])
+def test_compiled(pool: str | int, size: float) -> None:
+    torch.compiler.reset()
+    z, target, log_weight = drawn(11, size=size)
+    pools = pools_of(11, pool)
+    compiled = torch.compile(lambda z: kernels.log_odds_sums(z, target, log_weight, pools), backend="aot_eager")
+    found, expected = compiled(z), kernels.log_odds_sums(z, target, log_weight, pools)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    upstream = expected.detach().sigmoid()
+    gradients = (torch.autograd.grad(sums, z, upstream)[0] for sums in (found, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-13)
+
+
 def test_classes_left_out_and_nan() -> None:
     z, target, log_weight = drawn(6)
     left_out = z.detach().clone()

@@ -57,6 +57,8 @@ def log_odds_sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools) -
     if pools.given is None and pools.sets and _only_logits_learn(z, target, log_weight):
         learns = z.requires_grad and torch.is_grad_enabled()
         return cast(Tensor, ChunkedLogOddsSums.apply(z, target, log_weight, pools, learns))  # type: ignore[no-untyped-call]
+    if pools.given is None and _is_compiled_for_cpu(z, target, log_weight):
+        return cast(Tensor, each.compiled_log_odds_sums(z, target, log_weight, pools.count, pools.size))
     return each.log_odds_sums(z, target, log_weight, pools)
 
 
@@ -102,6 +104,13 @@ def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: 
         flat = logits.reshape(-1)
         return cast(Tensor, ChunkedLogSums.apply(flat, index, weight, samples, scale))  # type: ignore[no-untyped-call]
     return sides.log_index_sums(logits, index, weight, scale)
+
+
+def _is_compiled_for_cpu(logits: Tensor, target: Tensor, weight: Tensor) -> bool:
+    """Tell whether this is a compiled call on the CPU that may ask for the gradient of the logits alone."""
+    constant = not (target.requires_grad or weight.requires_grad)
+    on_cpu = torch.compiler.is_compiling() and logits.device.type == "cpu"
+    return constant and on_cpu and not is_transformed(logits, target, weight)
 
 
 def _only_logits_learn(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:

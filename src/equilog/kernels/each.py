@@ -35,21 +35,9 @@ class ChunkedLogOddsSums(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools, learns: bool) -> Tensor:
         """Return the log sums; keep the probabilities where it `learns`: a gradient may be asked for."""
-        shares = z.new_empty(z.shape) if learns else None
-        log_sums = z.new_full((pools.count, z.shape[1]), -torch.inf)
-        scratch = z.new_empty(0)
-        for rows, of in _chunks(z, pools):
-            scores = z[rows]
-            share = torch.softmax(scores, 1) if shares is None else torch.softmax(scores, 1, out=shares[rows])
-            if _is_safe(share):
-                against = _odds(share, scratch.resize_(share.shape)).mul_(target[rows])
-                against.mul_(log_weight[rows, None].exp())
-                part = _by_pool(against, of).sum(1).log_()
-            else:
-                part = _by_formula(scores, target[rows], log_weight[rows], of)
-            log_sums[of] = torch.logaddexp(log_sums[of], part)
+        ctx.shares, ctx.pools = z.new_empty(z.shape) if learns else None, pools
+        log_sums = _sums(z, target, log_weight, pools, ctx.shares)
         ctx.save_for_backward(z, target, log_weight, log_sums)
-        ctx.shares, ctx.pools = shares, pools
         return log_sums
 
     @staticmethod
@@ -61,24 +49,90 @@ class ChunkedLogOddsSums(Function):
                 again = log_odds_sums(z, target, log_weight, ctx.pools)
                 (gradient,) = torch.autograd.grad(again, z, upstream, create_graph=True)
             return gradient, None, None, None, None
-        gradient, ctx.shares = ctx.shares, None  # the caller may write to what it is given: once only
-        ready = gradient is not None
-        gradient = gradient if ready else z.new_empty(z.shape)
-        # In two halves, since the inverse of a small sum overflows where its product with what flows back does not.
-        half = torch.where(log_sums == -torch.inf, 0.0, (-0.5 * log_sums).exp())
-        factor = upstream * half * half
-        scratch = z.new_empty(0)
-        for rows, of in _chunks(z, ctx.pools):
-            share = gradient[rows]
-            if not ready:
-                torch.softmax(z[rows], 1, out=share)
-            if _is_safe(share):
-                flow = torch.div(target[rows], share, out=scratch.resize_(share.shape))
-                _by_pool(flow, of).mul_(factor[of][:, None])
-                _scale(share, flow.mul_(log_weight[rows, None].exp()))
-            else:
-                share.copy_(_gradient_by_formula(z[rows], target[rows], log_weight[rows], of, log_sums, upstream))
+        shares, ctx.shares = ctx.shares, None  # the caller may write to what it is given: once only
+        gradient = _gradient(z, target, log_weight, ctx.pools, log_sums, upstream, shares)
         return gradient, None, None, None, None
+
+
+@torch.library.custom_op("equilog::log_odds_sums", mutates_args=())
+def compiled_log_odds_sums(z: Tensor, target: Tensor, log_weight: Tensor, count: int, size: int) -> Tensor:
+    """Return the same in a compiled call, whose compiler would make slow loops down the columns of the formula."""
+    return _sums(z, target, log_weight, Pools(count, len(z), z.device, size=size), None)
+
+
+@torch.library.custom_op("equilog::log_odds_sums_gradient", mutates_args=())
+def _compiled_gradient(
+    z: Tensor, target: Tensor, log_weight: Tensor, log_sums: Tensor, upstream: Tensor, count: int, size: int
+) -> Tensor:
+    pools = Pools(count, len(z), z.device, size=size)
+    return _gradient(z, target, log_weight, pools, log_sums, upstream, None)
+
+
+@compiled_log_odds_sums.register_fake
+def _(z: Tensor, target: Tensor, log_weight: Tensor, count: int, size: int) -> Tensor:  # noqa: ARG001
+    return z.new_empty(count, z.shape[1])
+
+
+@_compiled_gradient.register_fake
+def _(z: Tensor, *_: Any) -> Tensor:
+    return z.new_empty(z.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    z, target, log_weight, ctx.count, ctx.size = inputs
+    ctx.save_for_backward(z, target, log_weight, output)
+
+
+def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+    return _compiled_gradient(*ctx.saved_tensors, upstream, ctx.count, ctx.size), None, None, None, None
+
+
+compiled_log_odds_sums.register_autograd(_backward, setup_context=_save)
+
+
+def _sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools, shares: Tensor | None) -> Tensor:
+    """Return the log sums, and in `shares`, where there is such a table, the probabilities."""
+    log_sums = z.new_full((pools.count, z.shape[1]), -torch.inf)
+    scratch = z.new_empty(0)
+    for rows, of in _chunks(z, pools):
+        scores = z[rows]
+        share = torch.softmax(scores, 1) if shares is None else torch.softmax(scores, 1, out=shares[rows])
+        if _is_safe(share):
+            against = _odds(share, scratch.resize_(share.shape)).mul_(target[rows])
+            against.mul_(log_weight[rows, None].exp())
+            part = _by_pool(against, of).sum(1).log_()
+        else:
+            part = _by_formula(scores, target[rows], log_weight[rows], of)
+        log_sums[of] = torch.logaddexp(log_sums[of], part)
+    return log_sums
+
+
+def _gradient(
+    z: Tensor,
+    target: Tensor,
+    log_weight: Tensor,
+    pools: Pools,
+    log_sums: Tensor,
+    upstream: Tensor,
+    shares: Tensor | None,
+) -> Tensor:
+    """Return the gradient of the scores, in the memory of the probabilities where they are given."""
+    gradient = z.new_empty(z.shape) if shares is None else shares
+    # In two halves, since the inverse of a small sum overflows where its product with what flows back does not.
+    half = torch.where(log_sums == -torch.inf, 0.0, (-0.5 * log_sums).exp())
+    factor = upstream * half * half
+    scratch = z.new_empty(0)
+    for rows, of in _chunks(z, pools):
+        share = gradient[rows]
+        if shares is None:
+            torch.softmax(z[rows], 1, out=share)
+        if _is_safe(share):
+            flow = torch.div(target[rows], share, out=scratch.resize_(share.shape))
+            _by_pool(flow, of).mul_(factor[of][:, None])
+            _scale(share, flow.mul_(log_weight[rows, None].exp()))
+        else:
+            _scale(share, _flow_by_formula(z[rows], target[rows], log_weight[rows], of, log_sums, upstream))
+    return gradient
 
 
 def weighted_sums(of: Callable[[Tensor], Tensor], values: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
@@ -136,11 +190,11 @@ def _by_formula(z: Tensor, target: Tensor, log_weight: Tensor, of: slice) -> Ten
     return log_sum_exp(_by_pool(terms, of), 1).squeeze(1)
 
 
-def _gradient_by_formula(
+def _flow_by_formula(
     z: Tensor, target: Tensor, log_weight: Tensor, of: slice, log_sums: Tensor, upstream: Tensor
 ) -> Tensor:
-    with torch.enable_grad():
-        scores = z.detach().requires_grad_()
-        part = _by_formula(scores, target, log_weight, of)
-    share = torch.where(part == -torch.inf, 0.0, (part.detach() - log_sums[of]).exp())
-    return torch.autograd.grad(part, scores, upstream[of] * share)[0]
+    """Return q, from logarithms."""
+    log_flow = weighted_log(-z.log_softmax(1), target) + log_weight[:, None]
+    half = (0.5 * (_by_pool(log_flow, of) - log_sums[of][:, None])).exp()
+    flow = upstream[of][:, None] * half * half
+    return torch.where((upstream[of] == 0)[:, None] | (half == 0), 0.0, flow).view(z.shape)
