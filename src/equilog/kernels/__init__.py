@@ -4,7 +4,8 @@ Each function here has one meaning and several ways to it, chosen from what kind
 
     plain call, CPU         chunks of rows that stay in the cache, analytic gradient
     a GPU, compiled or not  Triton kernels where triton is installed, analytic gradient
-    other compiled calls    the formula as it stands, analytic gradient; the compiler fuses it
+    other compiled calls    the formula as it stands, analytic gradient; the compiler fuses it. On the CPU, soft targets
+                            go by the chunks all the same: compiled loops down the columns are slower
     spread over ranks       sums over each rank's classes, brought together
     transformed             the formula as it stands: torch.func, forward derivatives, batched gradients
 
