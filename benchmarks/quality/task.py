@@ -78,7 +78,7 @@ class Task:
     epochs: int
     batch_size: int = 128
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
-    weight_decays: tuple[float, ...] = (1e-2, 3e-1)
+    weight_decays: tuple[float, ...] = (1e-2,)
     imbalance: float | None = None
     """Training rows of the most frequent class over those of the rarest, where that is what the task is about."""
     correlation: float = 0.25

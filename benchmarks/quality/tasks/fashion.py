@@ -24,6 +24,7 @@ from equilog.compare.long_tail import thin_to_long_tail
 CLASSES = 10
 HEAD = 1000
 """Training rows of the most frequent class."""
+DECAYS = (1e-2, 3e-1)
 VALID = 100
 """Validation rows of each class."""
 TESTED = 5000
@@ -153,6 +154,7 @@ TASKS = [
             question="What does each loss do for rare classes?",
             load=partial(draw, imbalance=imbalance),
             settings=EVERY if imbalance == 100 else FEW,
+            weight_decays=DECAYS if imbalance == 100 else DECAYS[:1],
             imbalance=imbalance,
             quick=imbalance == 100,
         )
@@ -178,7 +180,6 @@ TASKS = [
             epochs=epochs,
             batch_size=size,
             learning_rates=rates,
-            weight_decays=(1e-2,),
             imbalance=100,
         )
         for size, epochs, rates in (
@@ -194,7 +195,6 @@ TASKS = [
         model=cnn,
         settings=CONVOLUTIONS,
         learning_rates=(4e-3, 1e-2, 3e-2),
-        weight_decays=(1e-2,),
         imbalance=100,
     ),
 ]
