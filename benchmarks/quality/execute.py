@@ -1,6 +1,6 @@
 """Doing what a plan asks for: in processes of one thread each, every finished training written down at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from itertools import chain, count, islice
 from multiprocessing import get_context
@@ -14,27 +14,40 @@ from benchmarks.quality.task import Split, Task
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from equilog.compare.errors import DataError
+
 SPLITS_KEPT = 4
 
 
 def execute(plan: Plan, store: Store, *, jobs: int, console: Console) -> None:
-    """Do what is missing of the plan, the results written as they come; what fails is told and left out."""
+    """Do what is missing of the plan, the results written as they come; what fails is told and left out.
+
+    A task whose data is not installed is told once and skipped.
+    """
+    skipped: set[str] = set()
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with _executor(jobs) as executor, Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         names = chain(["learning rates", "weight decays"], (f"seed {seed}" for seed in count(1)))
         for name, stage in zip(names, plan.stages(store), strict=False):
             missing = [(task, key) for task, key in stage if key not in store.records]
             bar = progress.add_task(name, total=len(missing))
-            for key, outcome in _ended(executor, missing, jobs):
+            installed = ((task, key) for task, key in missing if task.name not in skipped)
+            for key, outcome in _ended(executor, installed, jobs):
                 error = outcome.exception()
                 if error is None:
                     store.add(key, outcome.result())
+                elif isinstance(error, DataError):
+                    if key.task not in skipped:
+                        progress.print(f"[yellow]skipped[/] {key.task}: {error}")
+                    skipped.add(key.task)
                 else:
                     progress.print(f"[red]failed[/] {key}: {error!r}")
                 progress.advance(bar)
 
 
-def _ended(executor: Executor, trainings: list[tuple[Task, Key]], jobs: int) -> Iterator[tuple[Key, Future[Record]]]:
+def _ended(
+    executor: Executor, trainings: Iterable[tuple[Task, Key]], jobs: int
+) -> Iterator[tuple[Key, Future[Record]]]:
     """Yield trainings as they end. Few are under way at a time, so that little is lost when the run is stopped."""
     running: dict[Future[Record], Key] = {}
     waiting = iter(trainings)

@@ -1,5 +1,6 @@
 """Running the study: nothing finished is done twice, nothing written is lost."""
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from benchmarks.quality.execute import execute
 from benchmarks.quality.plan import Plan
 from benchmarks.quality.store import Key, Store
 from rich.console import Console
+from equilog.compare.errors import DataError
 from tests.quality.toys import SOFT, TOY
 
 ROOT = Path(__file__).parent.parent.parent
@@ -91,6 +93,16 @@ def test_what_fails_is_left_out_and_the_rest_goes_on(path, monkeypatch):
     assert {key.setting for key in store.records} == {"cross-entropy", "class-16-auto"}
 
 
+def test_task_without_its_data_is_skipped_and_told_once(path):
+    def missing(_: int) -> None:
+        raise DataError("toy needs the package sandpit")
+
+    console = Console(record=True, width=200, file=io.StringIO())
+    execute(Plan([replace(TOY, load=missing), SOFT], seeds=1), Store(path), jobs=1, console=console)
+    assert {key.task for key in Store(path).records} == {"soft toy"}
+    assert console.export_text().count("skipped toy: toy needs the package sandpit") == 1
+
+
 @pytest.mark.parametrize(("task", "sign"), [(TOY, 1), (SOFT, -1)], ids=["larger is better", "smaller is better"])
 def test_learning_rate_is_the_best_on_validation_then_the_decay(path, task, sign):
     store, plan = Store(path), Plan([task], seeds=1)
@@ -135,7 +147,8 @@ def test_results_survive_a_kill(path):
         "from benchmarks.quality.store import Store\n"
         "from rich.console import Console\n"
         "from pathlib import Path\n"
-        "from tests.quality.toys import TOY\n"
+        "from equilog.compare.errors import DataError
+from tests.quality.toys import TOY\n"
         f"execute(Plan([TOY], seeds=400), Store(Path({str(path)!r})), jobs=1, console=Console(quiet=True))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": _paths()})
