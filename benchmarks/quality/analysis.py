@@ -23,6 +23,11 @@ ENOUGH = 3
 """Seeds that a setting must have to be compared: two tell next to nothing of how much they vary."""
 
 
+def part_of(record: Record, part: str, metric: str) -> float:
+    """Return a metric of the posterior, on rows as drawn ("drawn") or with a temperature ("tempered")."""
+    return float(record[part][metric])
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The results of one task."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from benchmarks.quality.analysis import Outcome
+from benchmarks.quality.analysis import Outcome, part_of
 from benchmarks.quality.rule import recommended
 from benchmarks.quality.settings import SETTINGS
 from benchmarks.quality.store import Record
@@ -174,7 +174,7 @@ def calibration(outcomes: Outcomes) -> Figure | None:
     for panel, metric in zip(panels, ("nll", "calibration_error"), strict=True):
         for height, (outcome, setting) in enumerate(rows):
             for part, shift, colour in (("drawn", 0.15, PEER), ("tempered", -0.15, OURS)):
-                read = partial(_part, part=part, metric=metric)
+                read = partial(part_of, part=part, metric=metric)
                 gain = outcome.gain(setting, outcome.baseline, read, metric)
                 _whisker(panel, gain, height + shift, 1.0, colour)
         panel.axvline(0.0, color=BASELINE, linewidth=1)
@@ -184,10 +184,6 @@ def calibration(outcomes: Outcomes) -> Figure | None:
     panels[0].plot([], [], "o", color=OURS, markersize=4, label="with a temperature")
     panels[0].legend(fontsize=7)
     return figure
-
-
-def _part(record: Record, part: str, metric: str) -> float:
-    return float(record[part][metric])
 
 
 FIGURES: dict[str, Callable[[Outcomes], Figure | None]] = {
@@ -210,6 +206,12 @@ FIGURES: dict[str, Callable[[Outcomes], Figure | None]] = {
         label="rows in a batch",
         title="fashion-100",
         base=2,
+    ),
+    "tokens": partial(forest, names=("tags", "derivations", "attributes", "greek")),
+    "labels": partial(forest, names=("yeast", "forms")),
+    "soft": partial(
+        forest,
+        names=("ratings", "distil-cnn", "distil-mlp", "distil-linear", "distil-mlp-50", "smoothing-50"),
     ),
     "noise": partial(forest, names=("fashion-noise-20", "fashion-noise-40")),
     "calibration": calibration,

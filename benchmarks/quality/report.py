@@ -6,11 +6,12 @@ mean and interval as data, are made beside.
 
 import argparse
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.__main__ import RESULTS
-from benchmarks.quality.analysis import Outcome, Verdict, verdicts
+from benchmarks.quality.analysis import ENOUGH, Outcome, Verdict, part_of, verdicts
 from benchmarks.quality.figures import draw
 from benchmarks.quality.plan import Plan
 from benchmarks.quality.rule import recommended
@@ -24,6 +25,7 @@ from equilog.compare.records import Interval
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
+ADJUSTED = "logit-adjusted"
 IN_NATS = ("kl", "nll", "brier", "calibration_error")
 """Metrics that are told as they are; the others are shares and told in percent and points."""
 
@@ -43,7 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
     outcomes = read(options.results)
     figures = draw(outcomes, options.docs / "study")
     options.docs.mkdir(parents=True, exist_ok=True)
-    (options.docs / "study.md").write_text(page(outcomes, figures), encoding="utf-8")
+    (options.docs / "study.md").write_text(
+        page(outcomes, figures, len(Store(options.results).records)), encoding="utf-8"
+    )
     write_summary(outcomes, options.summary)
 
 
@@ -54,20 +58,30 @@ def read(path: Path) -> dict[str, Outcome]:
     return {name: outcome for name, outcome in found.items() if outcome.settings}
 
 
-def page(outcomes: dict[str, Outcome], figures: list[str]) -> str:
+def page(outcomes: dict[str, Outcome], figures: list[str], trainings: int) -> str:
     """Return docs/study.md."""
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     words = Words(outcomes)
+    adjustable = [outcome for outcome in outcomes.values() if ADJUSTED in outcome.settings and outcome.best(ours=True)]
     return environment.get_template("study.md.jinja").render(
         outcomes=outcomes,
         figures=figures,
+        trainings=trainings,
+        enough=ENOUGH,
         verdicts=verdicts(outcomes.values(), recommended),
         recommended=recommended,
+        adjustable=len(adjustable),
+        unbeaten=[f"`{each.task.name}`" for each in adjustable if _first(each, ADJUSTED, str(each.best(ours=True)))],
+        calibrated=words.calibrated(),
         METRICS=METRICS,
-        **{name: getattr(words, name) for name in ("gain", "mean", "interval", "rates", "row", "over_peer")},
+        **{name: getattr(words, name) for name in ("says", "rates", "row", "over_peer", "over_baseline")},
     )
+
+
+def _first(outcome: Outcome, setting: str, other: str) -> bool:
+    return outcome.settings.index(setting) < outcome.settings.index(other)
 
 
 class Words:
@@ -85,13 +99,40 @@ class Words:
         low, high = (f"{factor * end:+.{digits}f}" for end in interval["ci95"])
         return f"{told} ({low} to {high})"
 
-    def gain(self, task: str, setting: str, other: str | None = None) -> str:
-        """Return by how much a setting is better than another (than the baseline), "not run" where one is missing."""
+    def says(self, task: str, setting: str, other: str) -> str:
+        """Return a sentence on how a setting does against another, which claims no more than the interval does."""
         outcome = self.outcomes.get(task)
-        against = other or (outcome.baseline if outcome else "")
-        if outcome is None or not {setting, against} <= set(outcome.settings):
-            return "not run"
-        return self.interval(outcome.gain(setting, against), outcome.task.metric)
+        if outcome is None or not {setting, other} <= set(outcome.settings):
+            return f"(`{setting}` against `{other}`: not run.)"
+        gain, metric = outcome.gain(setting, other), outcome.task.metric
+        ends = gain["ci95"]
+        seen = ends is not None and (ends[0] > 0 or ends[1] < 0)
+        word = ("above" if gain["mean"] > 0 else "below") if seen else "against"
+        unit = "nats" if metric in IN_NATS else "points"
+        verdict = "." if seen else ": no difference seen."
+        return f"`{setting}` {word} `{other}`: {self.interval(gain, metric)} {unit}{verdict}"
+
+    def over_baseline(self, verdict: Verdict) -> str:
+        """Return how the recommended setting did against the baseline."""
+        if verdict.over_baseline is None:
+            return "is the baseline"
+        return self.interval(verdict.over_baseline, verdict.outcome.task.metric)
+
+    def calibrated(self) -> str:
+        """Return on how many tasks the rule's posterior has a seen difference in NLL, with and without temperature."""
+        said = []
+        for part, name in (("drawn", "As it comes"), ("tempered", "With a temperature")):
+            better = worse = total = 0
+            for outcome in self.outcomes.values():
+                setting = recommended(outcome.task)
+                if setting == outcome.baseline or not {setting, outcome.baseline} <= set(outcome.settings):
+                    continue
+                ends = outcome.gain(setting, outcome.baseline, partial(part_of, part=part, metric="nll"), "nll")["ci95"]
+                total += 1
+                better += ends is not None and ends[0] > 0
+                worse += ends is not None and ends[1] < 0
+            said.append(f"{name}, its NLL is seen to be lower on {better} and higher on {worse} of {total} tasks.")
+        return " ".join(said)
 
     def mean(self, task: str, setting: str) -> str:
         """Return a setting's mean."""
@@ -116,8 +157,10 @@ class Words:
         if difference is not None:
             over = self.interval(difference, outcome.task.metric)
             chance = {1: "better", -1: "worse", 0: ""}[outcome.seen(setting)]
-        calibration = [outcome.mean(setting, lambda record, m=m: record["drawn"][m])["mean"]  # type: ignore[misc]
-                       for m in ("nll", "calibration_error")]  # fmt: skip
+        calibration = [
+            outcome.mean(setting, partial(part_of, part="drawn", metric=metric))["mean"]
+            for metric in ("nll", "calibration_error")
+        ]
         cells = [name, self.mean(outcome.task.name, setting), over, chance, *(f"{value:.3f}" for value in calibration)]
         return f"| {' | '.join(cells)} |"
 

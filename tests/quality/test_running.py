@@ -16,8 +16,9 @@ from benchmarks.quality.execute import execute
 from benchmarks.quality.plan import Plan
 from benchmarks.quality.store import Key, Store
 from rich.console import Console
-from equilog.compare.errors import DataError
 from tests.quality.toys import SOFT, TOY
+
+from equilog.compare.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent
 QUIET = Console(quiet=True)
@@ -98,9 +99,9 @@ def test_task_without_its_data_is_skipped_and_told_once(path):
         raise DataError("toy needs the package sandpit")
 
     console = Console(record=True, width=200, file=io.StringIO())
-    execute(Plan([replace(TOY, load=missing), SOFT], seeds=1), Store(path), jobs=1, console=console)
+    execute(Plan([replace(TOY, name="sandpit toy", load=missing), SOFT], seeds=1), Store(path), jobs=1, console=console)
     assert {key.task for key in Store(path).records} == {"soft toy"}
-    assert console.export_text().count("skipped toy: toy needs the package sandpit") == 1
+    assert console.export_text().count("skipped sandpit toy: toy needs the package sandpit") == 1
 
 
 @pytest.mark.parametrize(("task", "sign"), [(TOY, 1), (SOFT, -1)], ids=["larger is better", "smaller is better"])
@@ -147,8 +148,7 @@ def test_results_survive_a_kill(path):
         "from benchmarks.quality.store import Store\n"
         "from rich.console import Console\n"
         "from pathlib import Path\n"
-        "from equilog.compare.errors import DataError
-from tests.quality.toys import TOY\n"
+        "from tests.quality.toys import TOY\n"
         f"execute(Plan([TOY], seeds=400), Store(Path({str(path)!r})), jobs=1, console=Console(quiet=True))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": _paths()})

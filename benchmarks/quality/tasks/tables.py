@@ -110,7 +110,6 @@ _task = partial(
     epochs=50,
     batch_size=64,
     learning_rates=(2e-3, 6e-3, 2e-2),
-    weight_decays=(1e-2, 3e-1),
     correlation=0.25,
 )
 
