@@ -109,6 +109,7 @@ class Tagger(nn.Module):
         positions = parts.shape[1]
         parts = parts[:, : int((parts[:, :, 0] != 0).sum(1).max())]
         words = self.dropout(self.embedding(parts).sum(2)).mT
-        near = self.dropout(torch.relu(self.near(words)))
+        # Without a bias beyond its end, a sentence's logits do not depend on how long the others are.
+        near = self.dropout(torch.relu(self.near(words))) * (parts[:, :, :1] != 0).mT
         logits = self.heads(near + self.dropout(torch.relu(self.far(near))))
         return nn.functional.pad(logits, (0, positions - logits.shape[2])).split(self.classes, 1)
