@@ -123,6 +123,7 @@ TASKS = [
         metric="macro_f1",
         epochs=20,
         batch_size=64,
+        learning_rates=(3e-3, 1e-2, 3e-2),
         imbalance=50,
         correlation=0.3,
         quick=True,

@@ -113,6 +113,7 @@ _distilled = partial(
     metric="kl",
     epochs=15,
     batch_size=64,
+    learning_rates=(3e-3, 1e-2, 3e-2),
     correlation=0.1,
 )
 
