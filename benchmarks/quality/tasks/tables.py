@@ -109,7 +109,7 @@ _task = partial(
     metric="balanced_accuracy",
     epochs=50,
     batch_size=64,
-    learning_rates=(2e-3, 6e-3, 2e-2),
+    learning_rates=(2e-3, 6e-3, 2e-2, 6e-2),
     correlation=0.25,
 )
 
