@@ -77,7 +77,7 @@ class Task:
     """Name of the main metric in `equilog.compare.metrics.METRICS`; averaged over the heads."""
     epochs: int
     batch_size: int = 128
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     weight_decays: tuple[float, ...] = (1e-2,)
     imbalance: float | None = None
     """Training rows of the most frequent class over those of the rarest, where that is what the task is about."""
