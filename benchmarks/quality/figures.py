@@ -18,7 +18,7 @@ from equilog.compare.records import Interval
 
 STYLE = {
     "svg.hashsalt": "equilog",
-    "svg.fonttype": "none",
+    "svg.fonttype": "path",
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.spines.top": False,
@@ -54,11 +54,11 @@ def forest(outcomes: Outcomes, *, names: Sequence[str], columns: int = 2) -> Fig
         return None
     rows = -(-len(shown) // columns)
     most = max(len(outcome.over_baseline) for outcome in shown)
-    figure = Figure(figsize=(4.2 * columns, rows * (0.7 + 0.17 * most)))
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    figure = Figure(figsize=(4.2 * columns if columns > 1 else 6.0, rows * (0.7 + 0.17 * most)))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel, outcome in zip(panels, shown, strict=False):
         _gains(panel, outcome)
-    for panel in list(panels)[len(shown) :]:
+    for panel in panels[len(shown) :]:
         panel.axis("off")
     return figure
 
@@ -75,9 +75,8 @@ def _gains(panel: Axes, outcome: Outcome) -> None:
     for label in panel.get_yticklabels():
         if label.get_text() == recommended(outcome.task):
             label.set_fontweight("bold")
-    unit = "nats" if factor == 1.0 else "points"
-    title = METRICS[outcome.task.metric].title
-    panel.set_title(f"{outcome.task.name}: {title} over {outcome.baseline}, {unit}", fontsize=8)
+    unit = "nats less than" if factor == 1.0 else "points over"
+    panel.set_title(f"{outcome.task.name}: {unit} {outcome.baseline}", fontsize=8)
 
 
 def _whisker(panel: Axes, interval: Interval, height: float, factor: float, colour: str) -> None:
@@ -114,7 +113,7 @@ def pools(outcomes: Outcomes) -> Figure | None:
         panel.set_xticks(list(ladder), [*map(str, list(ladder)[:-1]), f"batch ({batch})"])
         panel.set(title=f"{outcome.task.name}, {title}", xlabel="rows in a pool")
     panels[0].set_ylabel("recall, %")
-    panels[0].legend(fontsize=7)
+    panels[1].legend(fontsize=7, loc="lower right")
     return figure
 
 
@@ -187,7 +186,8 @@ def calibration(outcomes: Outcomes) -> Figure | None:
 
 
 FIGURES: dict[str, Callable[[Outcomes], Figure | None]] = {
-    "long-tail": partial(forest, names=("fashion-100", "fashion-200", "fashion-50", "fashion-10", "fashion-cnn-100")),
+    "long-tail": partial(forest, names=("fashion-100",), columns=1),
+    "other-tails": partial(forest, names=("fashion-10", "fashion-50", "fashion-200", "fashion-cnn-100")),
     "tables": partial(forest, names=("digits-50", "segments-50", "flares", "bananas-50")),
     "pools": pools,
     "imbalance": partial(
