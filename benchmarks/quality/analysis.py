@@ -24,8 +24,13 @@ ENOUGH = 3
 
 
 def part_of(record: Record, part: str, metric: str) -> float:
-    """Return a metric of the posterior, on rows as drawn ("drawn") or with a temperature ("tempered")."""
+    """Return a metric of the decisions on the test rows ("test"), or of the posterior ("drawn", "tempered")."""
     return float(record[part][metric])
+
+
+def tuned_of(record: Record) -> float:
+    """Return the main metric on the test rows with one number chosen on the validation rows."""
+    return float(record["tuned"])
 
 
 @dataclass(frozen=True)

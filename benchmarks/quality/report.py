@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.__main__ import RESULTS
-from benchmarks.quality.analysis import ENOUGH, Outcome, Verdict, part_of, verdicts
+from benchmarks.quality.analysis import ENOUGH, Outcome, Verdict, part_of, tuned_of, verdicts
 from benchmarks.quality.figures import draw
 from benchmarks.quality.plan import Plan
 from benchmarks.quality.rule import recommended
@@ -99,12 +99,17 @@ class Words:
         low, high = (f"{factor * end:+.{digits}f}" for end in interval["ci95"])
         return f"{told} ({low} to {high})"
 
-    def says(self, task: str, setting: str, other: str) -> str:
-        """Return a sentence on how a setting does against another, which claims no more than the interval does."""
+    def says(self, task: str, setting: str, other: str, reading: str | None = None) -> str:
+        """Return a sentence on how a setting does against another, which claims no more than the interval does.
+
+        In the task's main metric, or in another one on the test rows, or for "tuned" in the main one after tuning.
+        """
         outcome = self.outcomes.get(task)
         if outcome is None or not {setting, other} <= set(outcome.settings):
             return f"(`{setting}` against `{other}`: not run.)"
-        gain, metric = outcome.gain(setting, other), outcome.task.metric
+        metric = outcome.task.metric if reading in (None, "tuned") else str(reading)
+        read = {None: None, "tuned": tuned_of}.get(reading, partial(part_of, part="test", metric=metric))
+        gain = outcome.gain(setting, other, read, metric)
         ends = gain["ci95"]
         seen = ends is not None and (ends[0] > 0 or ends[1] < 0)
         word = ("above" if gain["mean"] > 0 else "below") if seen else "against"
