@@ -166,6 +166,7 @@ TASKS = [
             question="What do wrong labels do to a loss that is exponential inside, and what helps?",
             load=partial(draw, imbalance=10, head=500, flipped=percent / 100),
             settings=NOISE,
+            learning_rates=(1e-3, 3e-3, 1e-2, 3e-2),
             imbalance=10,
             quick=percent == 40,
         )
