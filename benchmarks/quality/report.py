@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from benchmarks.quality.__main__ import RESULTS
 from benchmarks.quality.analysis import ENOUGH, Outcome, Verdict, part_of, tuned_of, verdicts
 from benchmarks.quality.figures import draw
@@ -20,6 +21,7 @@ from benchmarks.quality.store import Store
 from benchmarks.quality.tasks import all_tasks
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from equilog.compare.intervals import estimate
 from equilog.compare.metrics import METRICS
 from equilog.compare.records import Interval
 
@@ -76,7 +78,7 @@ def page(outcomes: dict[str, Outcome], figures: list[str], trainings: int) -> st
         unbeaten=[f"`{each.task.name}`" for each in adjustable if _first(each, ADJUSTED, str(each.best(ours=True)))],
         calibrated=words.calibrated(),
         METRICS=METRICS,
-        **{name: getattr(words, name) for name in ("says", "rates", "row", "over_peer", "over_baseline")},
+        **{name: getattr(words, name) for name in ("says", "rates", "row", "over_peer", "over_baseline", "observed")},
     )
 
 
@@ -116,6 +118,16 @@ class Words:
         unit = "nats" if metric in IN_NATS else "points"
         verdict = "." if seen else ": no difference seen."
         return f"`{setting}` {word} `{other}`: {self.interval(gain, metric)} {unit}{verdict}"
+
+    def observed(self, task: str, setting: str) -> str:
+        """Return a sentence on what deciding with the class mass observed changes against deciding by bare logits."""
+        outcome = self.outcomes.get(task)
+        if outcome is None or setting not in outcome.settings:
+            return f"(`{setting}`: not run.)"
+        sign = outcome.sign(outcome.task.metric)
+        differences = [sign * (outcome.main(each) - each["bare"]) for each in outcome.records[setting].values()]
+        gain = estimate(differences, outcome.task.correlation)
+        return f"`{setting}` {self.interval(gain, outcome.task.metric)} points."
 
     def over_baseline(self, verdict: Verdict) -> str:
         """Return how the recommended setting did against the baseline."""
@@ -166,8 +178,14 @@ class Words:
             outcome.mean(setting, partial(part_of, part="drawn", metric=metric))["mean"]
             for metric in ("nll", "calibration_error")
         ]
-        cells = [name, self.mean(outcome.task.name, setting), over, chance, *(f"{value:.3f}" for value in calibration)]
+        cells = [name, self.mean(outcome.task.name, setting), over, chance, self.tuned(outcome, setting)]
+        cells += [f"{value:.3f}" for value in calibration]
         return f"| {' | '.join(cells)} |"
+
+    def tuned(self, outcome: Outcome, setting: str) -> str:
+        """Return the mean with one number chosen on validation rows, over the seeds that have it."""
+        values = [each["tuned"] for each in outcome.records[setting].values() if each.get("tuned") is not None]
+        return f"{100 * np.mean(values):.1f}" if values else ""
 
     def over_peer(self, verdict: Verdict) -> str:
         """Return how the recommended setting did against the best peer."""
