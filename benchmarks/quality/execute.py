@@ -27,7 +27,7 @@ def execute(plan: Plan, store: Store, *, jobs: int, console: Console) -> None:
     skipped: set[str] = set()
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with _executor(jobs) as executor, Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        names = chain(["learning rates", "weight decays"], (f"seed {seed}" for seed in count(1)))
+        names = chain(["learning rates", "weight decays"], (f"seed {seed}" for seed in count(0)))
         for name, stage in zip(names, plan.stages(store), strict=False):
             missing = [(task, key) for task, key in stage if key not in store.records]
             bar = progress.add_task(name, total=len(missing))

@@ -1,9 +1,9 @@
 """Which trainings are still to be done, and in which order.
 
-Learning rate and weight decay are chosen for each setting of each task on the validation rows of seed 0, from the same
-candidates for all: the learning rate first, with the first weight decay, then the weight decay. With what was chosen
-the other seeds follow. Breadth first: each step for every task, then the next, so that what there is when a run is cut
-short is as much of everything.
+Learning rate and weight decay are chosen for each setting of each task on the validation rows of the first seed, or the
+first few, from the same candidates for all: the learning rate first, with the first weight decay, then the weight
+decay. With what was chosen the other seeds follow. Breadth first: each step for every task, then the next, so that what
+there is when a run is cut short is as much of everything.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from benchmarks.quality.settings import settings_for
 from benchmarks.quality.store import Key, Record, Store
 from benchmarks.quality.task import Task
-
-TUNED_ON = 0
-"""The seed that learning rate and weight decay are chosen on."""
 
 
 @dataclass(frozen=True)
@@ -29,34 +26,43 @@ class Plan:
     def stages(self, store: Store) -> Iterator[list[tuple[Task, Key]]]:
         """Yield lists of trainings, each to be done before the next is asked for."""
         yield [
-            (task, _key(task, setting, TUNED_ON, rate, task.weight_decays[0]))
+            (task, _key(task, setting, seed, rate, task.weight_decays[0]))
             for task, setting in self._pairs()
+            for seed in self._tuned_on(task)
             for rate in self._rates(task)
         ]
         yield [
-            (task, _key(task, setting, TUNED_ON, best["learning_rate"], decay))
+            (task, _key(task, setting, seed, best[0], decay))
             for task, setting in self._pairs()
             if (best := self.best(store, task, setting, first_decay_only=True)) is not None
+            for seed in self._tuned_on(task)
             for decay in self._decays(task)
         ]
         for seed in range(self.seeds):
-            if seed != TUNED_ON:
-                yield [
-                    (task, _key(task, setting, seed, best["learning_rate"], best["weight_decay"]))
-                    for task, setting in self._pairs()
-                    if (best := self.best(store, task, setting)) is not None
-                ]
+            yield [
+                (task, _key(task, setting, seed, *best))
+                for task, setting in self._pairs()
+                if (best := self.best(store, task, setting)) is not None
+            ]
 
-    def best(self, store: Store, task: Task, setting: str, *, first_decay_only: bool = False) -> Record | None:
-        """Return the tuning run with the best main metric on the validation rows; None where none is done."""
+    def best(
+        self, store: Store, task: Task, setting: str, *, first_decay_only: bool = False
+    ) -> tuple[float, float] | None:
+        """Return the learning rate and weight decay with the best main metric on the validation rows.
+
+        The mean over the seeds tuned on. None where none is done; what fewer seeds have tried than others is left out.
+        """
         decays = task.weight_decays[:1] if first_decay_only else self._decays(task)
-        tried = [
-            record
-            for record in store.of(task).get(setting, {}).get(TUNED_ON, [])
-            if record["learning_rate"] in self._rates(task) and record["weight_decay"] in decays
-        ]
+        tried: dict[tuple[float, float], list[float]] = {}
+        for seed in self._tuned_on(task):
+            for record in store.of(task).get(setting, {}).get(seed, []):
+                chosen = (record["learning_rate"], record["weight_decay"])
+                if chosen[0] in self._rates(task) and chosen[1] in decays:
+                    tried.setdefault(chosen, []).append(record["valid"])
+        most = max(map(len, tried.values()), default=0)
         sign = 1 if task.judged_by.larger_is_better else -1
-        return max(tried, key=lambda record: sign * record["valid"], default=None)
+        means = {chosen: sign * sum(values) / most for chosen, values in tried.items() if len(values) == most}
+        return max(means, key=lambda chosen: means[chosen], default=None)
 
     def finished(self, store: Store, task: Task) -> dict[str, dict[int, Record]]:
         """Return what counts, {setting: {seed: record}}: the trainings with the chosen learning rate and decay."""
@@ -65,12 +71,11 @@ class Plan:
             best = self.best(store, task, setting)
             if best is None or setting not in task.settings:
                 continue
-            chosen = (best["learning_rate"], best["weight_decay"])
             found[setting] = {
                 seed: record
                 for seed, records in sorted(by_seed.items())
                 for record in records
-                if seed < self.seeds and (record["learning_rate"], record["weight_decay"]) == chosen
+                if seed < self.seeds and (record["learning_rate"], record["weight_decay"]) == best
             }
         return found
 
@@ -78,6 +83,9 @@ class Plan:
         for task in self.tasks:
             for setting in settings_for(task.kind, task.settings):
                 yield task, setting.name
+
+    def _tuned_on(self, task: Task) -> range:
+        return range(min(task.tuned_on, self.seeds))
 
     def _rates(self, task: Task) -> tuple[float, ...]:
         rates = task.learning_rates

@@ -79,6 +79,8 @@ class Task:
     batch_size: int = 128
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     weight_decays: tuple[float, ...] = (1e-2,)
+    tuned_on: int = 1
+    """On the validation rows of how many seeds learning rate and weight decay are chosen."""
     imbalance: float | None = None
     """Training rows of the most frequent class over those of the rarest, where that is what the task is about."""
     correlation: float = 0.25

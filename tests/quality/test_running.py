@@ -118,9 +118,20 @@ def test_learning_rate_is_the_best_on_validation_then_the_decay(path, task, sign
         (1e-1, 0.0), (1e-1, 0.1)
     ]  # fmt: skip
     finished(1e-1, 0.1, 0.6)
-    assert plan.best(store, task, "cross-entropy")["weight_decay"] == 0.0
+    assert plan.best(store, task, "cross-entropy") == (1e-1, 0.0)
     finished(1e-2, 0.1, 0.9)
-    assert plan.best(store, task, "cross-entropy")["learning_rate"] == 1e-2
+    assert plan.best(store, task, "cross-entropy") == (1e-2, 0.1)
+
+
+def test_what_is_best_on_the_mean_of_several_seeds_is_chosen(path):
+    store, plan = Store(path), Plan([replace(TOY, tuned_on=2, weight_decays=(0.0,))], seeds=3)
+    (task,) = plan.tasks
+    rates, *_ = plan.stages(store)
+    assert {key.seed for _, key in rates} == {0, 1}
+    for seed, rate, valid in ((0, 1e-2, 0.5), (0, 1e-1, 0.6), (1, 1e-2, 0.7), (1, 1e-1, 0.5)):
+        store.add(Key(task.name, 1, "cross-entropy", seed, rate, 0.0), {"valid": valid})
+    store.add(Key(task.name, 1, "cross-entropy", 2, 1e-1, 0.0), {"valid": 0.99})  # of a seed that is not tuned on
+    assert plan.best(store, task, "cross-entropy") == (1e-2, 0.0)
 
 
 def test_tasks_take_turns(path):
@@ -131,7 +142,7 @@ def test_tasks_take_turns(path):
         stages.append({task.name for task, _ in stage})
         for _, key in stage:
             store.add(key, {"valid": 0.5})
-    assert stages == [{"toy", "soft toy"}] * 4
+    assert stages == [{"toy", "soft toy"}] * 5
 
 
 def test_quick_tunes_nothing(path):

@@ -155,6 +155,7 @@ TASKS = [
             load=partial(draw, imbalance=imbalance),
             settings=EVERY if imbalance == 100 else FEW,
             weight_decays=DECAYS if imbalance == 100 else DECAYS[:1],
+            tuned_on=3,
             imbalance=imbalance,
             quick=imbalance == 100,
         )
@@ -166,6 +167,7 @@ TASKS = [
             question="What do wrong labels do to a loss that is exponential inside, and what helps?",
             load=partial(draw, imbalance=10, head=500, flipped=percent / 100),
             settings=NOISE,
+            tuned_on=3,
             learning_rates=(1e-3, 3e-3, 1e-2, 3e-2),
             imbalance=10,
             quick=percent == 40,

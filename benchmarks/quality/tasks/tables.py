@@ -110,6 +110,7 @@ _task = partial(
     epochs=50,
     batch_size=64,
     learning_rates=(2e-3, 6e-3, 2e-2, 6e-2),
+    tuned_on=3,
     correlation=0.25,
 )
 
