@@ -18,11 +18,8 @@ from equilog import class_mass, linear_class_mass, linear_log_balanced_cross_ent
 from equilog.chunked import as_chunks
 from ranks import run_ranks
 
-# torch scripts parts of its own derivatives and compiler, and its compiler makes autograd functions; it warns of both.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
-]
+# torch scripts parts of its own derivatives and compiler, and warns of it.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning")
 
 D = 5
 Options = dict[str, Any]

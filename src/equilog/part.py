@@ -42,8 +42,8 @@ class Part:
             log_sums=log_sums.logsumexp(0),
             at_optimum=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
             class_count=self.class_count(),
-            sets=log_sums.new_tensor(self.pools.sets) if self.kept is None else self.kept.sum().to(log_sums),
-            pools=torch.as_tensor(self.pools.nonempty(self.kept)).to(log_sums),
+            sets=_as_number(self.pools.sets if self.kept is None else self.kept.sum(), log_sums),
+            pools=_as_number(self.pools.nonempty(self.kept), log_sums),
             layout=self.layout,
         )
 
@@ -83,6 +83,11 @@ class Part:
             return per_pool.sum()
         pools = self.pools.nonempty(self.kept) if whole is None else whole.pools.to(per_pool)
         return per_pool.sum() / (max(pools, 1) if isinstance(pools, int) else pools.clamp(min=1))
+
+
+def _as_number(count: Tensor | int, like: Tensor) -> Tensor:
+    """Return a count as a 0-d tensor; filled in, since a tensor made of it would compile anew for each."""
+    return count.to(like) if isinstance(count, Tensor) else like.new_full((), count)
 
 
 def whole_of(

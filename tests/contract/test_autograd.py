@@ -12,11 +12,8 @@ from contract.cases import Case, Inputs, cases
 from equilog import LogBalancedCrossEntropyLoss, log_balanced_cross_entropy, multilabel_cross_entropy
 from equilog.inner import INNERS
 
-# torch scripts parts of its own derivatives and compiler, and its compiler makes autograd functions; it warns of both.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
-]
+# torch scripts parts of its own derivatives and compiler, and warns of it.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated:DeprecationWarning")
 
 
 @pytest.mark.parametrize("case", cases())
