@@ -55,6 +55,7 @@ def test_every_contender_is_measured_and_reported(tmp_path: Path) -> None:
         "not measured": missing,
         "losses": rows,
         "growth": growth,
+        "from hidden states": [{"loss": "ours", "chunk_rows": 128, "time": 1.0, "peak": 0.3}],
         "training steps": [step],
     }
     report.write(tmp_path, result)

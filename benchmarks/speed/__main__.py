@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.speed import report, training
+from benchmarks.speed import layers, report, training
 from benchmarks.speed.contenders import OURS, TORCH, Contender, Kind, inputs, peers
 from benchmarks.speed.measure import forward_and_backward, peak_bytes, ratios, with_malloc_setting
 from rich.console import Console
@@ -35,13 +35,13 @@ def measure(
     logits, target = inputs(kind, *shape, options.device)
     chosen = [each for each in contenders if each.kind == kind and shape[1] <= each.most_classes]
     baseline = forward_and_backward(TORCH[kind][1], logits, target)
-    steps = {(each.name, "eager"): forward_and_backward(each.loss, logits, target) for each in chosen}
+    steps = {(each.name, "eager"): forward_and_backward(each.loss, logits, each.prepared(target)) for each in chosen}
     if compiled:
         torch.compiler.reset()
-        for name, loss in [TORCH[kind], *((each.name, each.loss) for each in chosen)]:
+        for each in [Contender(TORCH[kind][0], kind, TORCH[kind][1]), *chosen]:
             # A size at a time: what serves all sizes is slower, and a loop over one size is what training is.
-            whole = torch.compile(loss, fullgraph=True, dynamic=False)
-            steps[name, "compiled"] = forward_and_backward(whole, logits, target)
+            whole = torch.compile(each.loss, fullgraph=True, dynamic=False)
+            steps[each.name, "compiled"] = forward_and_backward(whole, logits, each.prepared(target))
     milliseconds, over = ratios(steps, baseline, options.rounds, options.seconds)
     row = {"kind": kind, "rows": shape[0], "columns": shape[1]}
     found = [row | {"loss": TORCH[kind][0], "mode": "eager", "time": 1.0, "peak": peak_bytes(baseline) / logits.nbytes}]
@@ -75,6 +75,8 @@ def main() -> None:
             for shape in shapes:
                 status.update(f"growth with {by}, {shape[0]} x {shape[1]}")
                 growth += [row | {"by": by} for row in measure("index", shape, [OURS[0], OURS[1]], options, False)]
+        status.update("from hidden states")
+        hidden = layers.measure(options.rounds)
         status.update("training steps")
         steps = training.shares(options.rounds, options.seconds)
     result = {
@@ -82,6 +84,7 @@ def main() -> None:
         "not measured": missing,
         "losses": table,
         "growth": growth,
+        "from hidden states": hidden,
         "training steps": steps,
     }
     report.show(console, result)

@@ -38,6 +38,15 @@ class Contender:
     loss: Loss
     most_classes: int = 10**9
     """Where its cost grows with the square of the classes, up to how many it is measured."""
+    prepared: Callable[[Tensor], Tensor] = lambda target: target
+    """What it takes in place of the target."""
+
+
+def label_indices(target: Tensor) -> Tensor:
+    """Return the indices (N, k) of the positives of yes/no labels (N, L), filled up with -1."""
+    most = int(target.sum(1).max())
+    order = target.topk(most, 1).indices
+    return torch.where(target.gather(1, order) > 0, order, -1)
 
 
 OURS = (
@@ -48,6 +57,12 @@ OURS = (
     Contender("class balance, soft", "soft", log_balanced_cross_entropy),
     Contender("multi-label, sample", "labels", multilabel_cross_entropy),
     Contender("multi-label, batch", "labels", lambda z, t: multilabel_cross_entropy(z, t, pool="batch")),
+    Contender(
+        "multi-label, label indices",
+        "labels",
+        lambda z, t: multilabel_cross_entropy(z, t, index_target=True),
+        prepared=label_indices,
+    ),
 )
 
 
@@ -102,5 +117,5 @@ def inputs(kind: Kind, rows: int, columns: int, device: str) -> tuple[Tensor, Te
     elif kind == "soft":
         target = torch.randn(rows, columns, generator=generator).softmax(1)
     else:
-        target = (torch.rand(rows, columns, generator=generator) < 0.2).float()
+        target = (torch.rand(rows, columns, generator=generator) < min(0.2, 20 / columns)).float()
     return logits.to(device).requires_grad_(), target.to(device)

@@ -11,6 +11,7 @@ from rich.table import Table
 Row = dict[str, Any]
 
 COLUMNS = ("loss", "shape", "eager", "compiled", "memory", "compiled memory")
+HIDDEN_COLUMNS = ("loss", "chunk rows", "time", "memory")
 STEP_COLUMNS = ("model", "loss", "step, ms", "share of the loss")
 
 
@@ -63,6 +64,11 @@ def tables(result: dict[str, Any]) -> Iterable[tuple[str, tuple[str, ...], list[
             for (rows, columns, loss), modes in found.items()
         ]
         yield title, COLUMNS, cells
+    hidden = [
+        (row["loss"], str(row["chunk_rows"]), f"{row['time']:.2f}", f"{row['peak']:.2f}")
+        for row in result["from hidden states"]
+    ]
+    yield "From hidden states, 2048 × 256 to 32,000 classes", HIDDEN_COLUMNS, hidden
     steps = [
         (row["model"], row["loss"], f"{row['step_ms']:.1f}", f"{row['share_of_loss']:.1%}")
         for row in result["training steps"]
