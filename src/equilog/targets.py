@@ -224,8 +224,10 @@ def _rows(values: Tensor) -> Tensor:
     """(N, C, d1, ...) -> (N d1 ..., C); (C,) -> (1, C)."""
     if values.dim() == 1:
         return values[None]
+    if values.dim() == 2:
+        return values
     last = values.movedim(1, -1)
-    if is_spread(last) and last.dim() > 2:
+    if is_spread(last):
         last = last.clone(memory_format=torch.contiguous_format)  # which reshape would do, but not of a DTensor
     return last.reshape(-1, values.shape[1])
 

@@ -87,7 +87,7 @@ def log_sums(log_terms: Tensor, pools: Pools, slot: Tensor | None, slots: int) -
 
         table = triton_sums.log_sum_exp_by(terms, ids, count)
     else:
-        table = logspace.LogSumExpBy.apply(terms, ids, count)[0]  # type: ignore[no-untyped-call]
+        table = logspace.LogSumExpBy.apply(terms, ids, count)  # type: ignore[no-untyped-call]
     return table.reshape(pools.count, slots * columns)
 
 
