@@ -256,8 +256,10 @@ def balanced_part(
         prior = class_vector(where, "prior", prior, z, positive=True, validate=validate)
         z = with_prior(z, prior, prior_strength)
     compensated = grouping.inner if isinstance(grouping, ClassBalance) and compensation is not None else None
+    log_sums, groups = grouping.log_sums(z if scale == 1.0 else scale * as_compute_dtype(z), sets, pools)
     return Part(
-        log_sums=grouping.log_sums(z if scale == 1.0 else scale * as_compute_dtype(z), sets, pools),
+        log_sums=log_sums,
+        groups=groups,
         at_optimum=None if compensated is None else left_at_optimum(sets, pools, compensated),
         class_count=sets.class_count,
         pools=pools,

@@ -16,6 +16,7 @@ from torch import Tensor
 from equilog.inner import INNERS, Inner, log_odds_of_label
 from equilog.kernels import log_odds_sums, log_sums
 from equilog.logspace import log_sum_exp, log_sum_exp_by
+from equilog.occupied import Groups, are_small, occupied_log_sums
 from equilog.odds import log_odds_against_each, weighted_log
 from equilog.pooling import Pools
 from equilog.targets import Sets
@@ -36,6 +37,12 @@ class LogThreats:
     def pooled(self, pools: Pools, log_weight: Tensor) -> Tensor:
         """Return the log of the summed threats per pool and group, (P, slots * K)."""
         return log_sums(self.values + log_weight[:, None], pools, self.slot, self.slots)
+
+    def occupied(self, pools: Pools, log_weight: Tensor) -> tuple[Tensor, Groups | None]:
+        """Return the same as few sums a pool and their groups where that is less, else as it is, without groups."""
+        if self.slot is None or not are_small(pools, self.slots):
+            return self.pooled(pools, log_weight), None
+        return occupied_log_sums(self.values + log_weight[:, None], pools, self.slot, self.slots)
 
 
 @dataclass(frozen=True)
@@ -61,11 +68,14 @@ class ClassBalance:
             return LogThreats(self.inner.log_of_label(sets.scores(z), sets), None, 1)
         return LogThreats(self.inner.log_of_label(z, sets)[:, None], sets.labels, self.classes)
 
-    def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> Tensor:
-        """Return the log of the summed threats per pool and class, (P, C), without a table of them where it can."""
+    def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
+        """Return the log of the summed threats per pool and class, without a table of them where it can.
+
+        (P, C), or fewer and the class of each.
+        """
         if sets.probs is not None and self.inner.name == "odds":
-            return log_odds_sums(sets.scores(z), sets.probs, sets.log_weight, pools)
-        return self.log_threats(z, sets).pooled(pools, sets.log_weight)
+            return log_odds_sums(sets.scores(z), sets.probs, sets.log_weight, pools), None
+        return self.log_threats(z, sets).occupied(pools, sets.log_weight)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
@@ -113,9 +123,9 @@ class BlockBalance:
         same = torch.eye(self.count, dtype=torch.bool, device=z.device)
         return LogThreats(torch.where(same, inside[:, :, None], between).flatten(1), None, 1)
 
-    def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> Tensor:
-        """Return the log of the summed threats per pool and group, (P, G)."""
-        return self.log_threats(z, sets).pooled(pools, sets.log_weight)
+    def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
+        """Return the log of the summed threats per pool and group, (P, G), or fewer and the group of each."""
+        return self.log_threats(z, sets).occupied(pools, sets.log_weight)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of class j for every pair (j, k); blocks of one class only."""

@@ -11,8 +11,8 @@ from equilog.chunked import Chunks, Head, as_chunks
 from equilog.functional import Reduction, check_scale, spans
 from equilog.grouping import ClassBalance
 from equilog.kernels import log_odds_against_label, log_sums
-from equilog.logspace import log_sum_exp_by
 from equilog.mass import ClassMass, Layout
+from equilog.occupied import Groups
 from equilog.part import Group, Part, as_group, whole_of
 from equilog.pooling import Pools, as_pools
 from equilog.prior import with_prior
@@ -57,10 +57,6 @@ class Layer:
         """Return the part that these log terms (n, ...) make."""
         raise NotImplementedError
 
-    def together(self, log_terms: Tensor) -> Part:
-        """Return the same with the pools taken together, as parts of a whole know each other."""
-        return self.part(log_terms)
-
     def loss(
         self,
         where: str,
@@ -82,7 +78,7 @@ class Layer:
             beforehand = () if self.spans and class_mass is not None else self.chunks.open
         with torch.no_grad():
             log_terms = self.log_terms(beforehand)
-            whole, factor = whole_of(where, self.together(log_terms), class_mass, process_group, validate=validate)
+            whole, factor = whole_of(where, self.part(log_terms), class_mass, process_group, validate=validate)
 
         def loss(log_terms: Tensor) -> Tensor:
             return self.part(log_terms).loss(
@@ -97,29 +93,21 @@ class Layer:
 class ClassLayer(Layer):
     """A layer whose sets each choose one class, and meet in one log a class and pool."""
 
-    labels: Tensor
-    """(n,) int64"""
     column: Tensor
     """(n,) which of the logs of its pool each set is in."""
-    classes: Tensor
-    """(G,), or (P, G) where the pools have different ones: the class of each log."""
+    logs: int
+    """How many logs a pool has at most."""
 
     def part(self, log_terms: Tensor) -> Part:
         """Return the part that these log terms (n,) make."""
-        sums = log_sums(log_terms[:, None], self.empty.pools, self.column, self.classes.shape[-1])
-        return replace(self.empty, log_sums=sums.flatten(1))
+        return replace(self.empty, log_sums=log_sums(log_terms[:, None], self.empty.pools, self.column, self.logs))
 
-    def together(self, log_terms: Tensor) -> Part:
-        """Return the same by class alone."""
-        return replace(self.empty, log_sums=log_sum_exp_by(log_terms[:, None], self.labels, len(self.head.weight)).T)
-
-    def of_each_log(self, where: str, class_weight: Tensor | None, *, validate: bool) -> Tensor | None:
-        """Return the factor on each log from that of each class, or None."""
+    def of_each_class(self, where: str, class_weight: Tensor | None, *, validate: bool) -> Tensor | None:
+        """Return the factor on the log of each class, or None."""
         if class_weight is None:
             return None
         like = self.empty.log_sums.new_empty(0, len(self.head.weight))
-        factor = class_vector(where, "class_weight", class_weight, like, positive=False, validate=validate)
-        return factor.detach()[self.classes]
+        return class_vector(where, "class_weight", class_weight, like, positive=False, validate=validate).detach()
 
 
 class ChunkedLoss(torch.autograd.Function):
@@ -230,16 +218,16 @@ def as_layer(
     spanning = spans(pool, shape)
     used = kept.nonzero().squeeze(1)
     logs, log_of = torch.unique(pools.ids[used] * classes + labels[used], return_inverse=True)
-    column, classes_of_logs = labels, torch.arange(classes, device=rows.device)
+    column, most, groups = labels, classes, None
     if not spanning:
-        column, classes_of_logs = _columns(pools, logs // classes, logs % classes, used, log_of)
+        column, of_logs = _columns(pools, logs // classes, logs % classes, used, log_of)
+        most, groups = of_logs.shape[1], Groups(of_logs, classes)
     return ClassLayer(
         inputs=(rows, weight, shift, log_weight),
         head=as_head(rows, weight, shift, scale, lambda z, rows: log_odds_against_label(z, labels[rows])),
         chunks=as_chunks(used, log_of, size),
-        labels=labels,
         column=column,
-        classes=classes_of_logs,
+        logs=most,
         empty=Part(
             log_sums=like,
             at_optimum=None,
@@ -248,6 +236,7 @@ def as_layer(
             kept=kept,
             shape=shape,
             layout=Layout(ClassBalance.name, classes, spans=spanning, compensated=True),
+            groups=groups,
         ),
         of_logits="log_balanced_cross_entropy",
     )

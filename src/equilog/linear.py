@@ -133,7 +133,7 @@ def linear_log_balanced_cross_entropy(
         process_group=process_group,
         reduction=reduction,
         compensation="weight",
-        group_weight=layer.of_each_log(where, class_weight, validate=validate),
+        group_weight=layer.of_each_class(where, class_weight, validate=validate),
         validate=validate,
     )
 
@@ -196,4 +196,4 @@ def linear_class_mass(
             chunk_rows=chunk_rows,
             validate=validate,
         )
-        return layer.together(layer.log_terms(layer.chunks.all if layer.spans else ())).mass()
+        return layer.part(layer.log_terms(layer.chunks.all if layer.spans else ())).mass()

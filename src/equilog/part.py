@@ -10,6 +10,7 @@ from torch import Tensor
 
 from equilog.logspace import log_one_plus
 from equilog.mass import ClassMass, Layout, described, share_of
+from equilog.occupied import Groups
 from equilog.pooling import Pools
 
 Group = dist.ProcessGroup | Literal["world"] | None
@@ -21,7 +22,7 @@ class Part:
     """The pools of one call."""
 
     log_sums: Tensor
-    """(P, G) log of the summed odds of each pool and group."""
+    """(P, G) log of the summed odds of each pool and group, or (P, K) of those in `groups`."""
     at_optimum: Tensor | None
     """(P, C) R, for soft targets that are compensated, else None."""
     class_count: Callable[[], Tensor]
@@ -32,6 +33,8 @@ class Part:
     shape: torch.Size
     """The shape of the caller's sets, which n values in a row have lost."""
     layout: Layout
+    groups: Groups | None = None
+    """The groups of the sums where they are not all G; None in one pool that spans several parts."""
 
     def mass(self) -> ClassMass:
         """Return what this part adds to a whole, without gradient."""
@@ -39,7 +42,7 @@ class Part:
         log_sums = self.log_sums.detach()
         shared = self.at_optimum if spans else None
         return ClassMass(
-            log_sums=log_sums.logsumexp(0),
+            log_sums=log_sums.logsumexp(0) if self.groups is None else self.groups.together(log_sums),
             at_optimum=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
             class_count=self.class_count(),
             sets=_as_number(self.pools.sets if self.kept is None else self.kept.sum(), log_sums),
@@ -73,7 +76,7 @@ class Part:
         elif at_optimum is not None and compensation == "offset":
             log_mass = torch.logaddexp(log_mass, (at_optimum.amax(1, keepdim=True) - at_optimum).log())
         if group_weight is not None:
-            log_mass = log_mass * group_weight
+            log_mass = log_mass * (group_weight if self.groups is None else group_weight[self.groups.ids])
         per_pool = log_mass.sum(1)
         if whole is not None and not self.layout.spans:
             per_pool = per_pool * factor

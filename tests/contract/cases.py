@@ -301,6 +301,14 @@ CASES: tuple[Case, ...] = (
     *(_balanced(f"{inner}-smoothing", inner=inner, label_smoothing=0.2, pool=3) for inner in GENTLE),
     *(_balanced(f"{inner}-positions", inner=inner, shape=(3, 4), weighted="sample", ignored=True) for inner in GENTLE),
     *(_balanced(f"{inner}-two-{kind}", inner=inner, kind=kind, classes=2) for inner in GENTLE for kind in KINDS),
+    *(
+        _balanced(f"{balance}-many-classes-{pool}", balance=balance, classes=classes, pool=pool, weight=True)
+        for balance in ("class", "pair")
+        for classes, pool in ((8, 2), (20, 3))
+    ),
+    _balanced("class-many-everything", classes=20, pool=3, weight=True, weighted="set", ignored=True, prior=True),
+    _balanced("class-many-nll", classes=33, pool=4, inner="nll", weighted="set", ignored=True),
+    _balanced("positions-many-classes", shape=(3, 4), classes=32, weighted="sample", ignored=True),
     _balanced("class-prior", prior=True),
     _balanced("class-soft-prior", kind="probability", prior=True, scale=0.5),
     _balanced("class-weight", weight=True),
