@@ -171,11 +171,13 @@ TASKS = [
             *OURS,
             *("class-16-auto", "class-batch-auto", "pair-batch-auto"),
             *INNERS,
+            *("class-16-auto-nll", "class-16-auto-divergence"),
         ),
         metric="accuracy",
         epochs=15,
         learning_rates=(3e-3, 1e-2, 3e-2),
         imbalance=50,
         correlation=0.05,
+        version=2,
     ),
 ]
