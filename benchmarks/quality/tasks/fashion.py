@@ -110,7 +110,7 @@ INNERS = (
 )
 FEW = (
     *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy", "ldam-drw"),
-    *("class-batch-none", "class-1-auto", "class-16-auto", "class-batch-auto"),
+    *("class-batch-none", "class-1-auto", "class-16-auto", "class-batch-auto", "class-16-auto-nll"),
 )
 EVERY = (
     *PEERS,
@@ -126,7 +126,7 @@ SMALL = (
 )
 CONVOLUTIONS = (
     *("cross-entropy", "logit-adjusted", "balanced-softmax", "ldam-drw"),
-    *("class-batch-none", "class-16-auto", "class-batch-auto"),
+    *("class-batch-none", "class-16-auto", "class-batch-auto", "class-16-auto-nll"),
 )
 NOISE = (
     *("cross-entropy", "balanced-softmax", "generalized", "focal"),
