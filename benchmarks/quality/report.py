@@ -94,7 +94,7 @@ class Words:
 
     def interval(self, interval: Interval, metric: str) -> str:
         """Return a difference with its interval."""
-        factor, digits = (1, 3) if metric in IN_NATS else (100, 1)
+        factor, digits = (1, 4) if metric in IN_NATS else (100, 1)
         told = f"{factor * interval['mean']:+.{digits}f}"
         if interval["ci95"] is None:
             return told
@@ -156,7 +156,7 @@ class Words:
         outcome = self.outcomes.get(task)
         if outcome is None or setting not in outcome.settings:
             return "not run"
-        factor, digits = (1, 3) if outcome.task.metric in IN_NATS else (100, 1)
+        factor, digits = (1, 4) if outcome.task.metric in IN_NATS else (100, 1)
         return f"{factor * outcome.mean(setting)['mean']:.{digits}f}"
 
     def rates(self, outcome: Outcome) -> str:
