@@ -121,8 +121,8 @@ class Verdict:
 
     @property
     def unequal(self) -> bool:
-        """Whether the goal of one point above the baseline applies."""
-        return (self.outcome.task.imbalance or 1) >= 50
+        """Whether the goal of one point above the baseline applies: unequal classes, and decisions wanted."""
+        return (self.outcome.task.imbalance or 1) >= 50 and self.outcome.task.metric != "kl"
 
     @property
     def a_point_above(self) -> bool:

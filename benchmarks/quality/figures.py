@@ -75,8 +75,7 @@ def _gains(panel: Axes, outcome: Outcome) -> None:
     for label in panel.get_yticklabels():
         if label.get_text() == recommended(outcome.task):
             label.set_fontweight("bold")
-    unit = "nats less than" if factor == 1.0 else "points over"
-    panel.set_title(f"{outcome.task.name}: {unit} {outcome.baseline}", fontsize=8)
+    panel.set_title(f"{outcome.task.name}, {'nats' if factor == 1.0 else 'points'}", fontsize=8)
 
 
 def _whisker(panel: Axes, interval: Interval, height: float, factor: float, colour: str) -> None:
