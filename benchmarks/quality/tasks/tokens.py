@@ -107,7 +107,7 @@ TASKS = [
         metric="macro_f1",
         epochs=12,
         batch_size=16,
-        learning_rates=(5e-3, 1e-2, 2e-2),
+        learning_rates=(5e-3, 1e-2, 2e-2, 4e-2),
         imbalance=900,
         correlation=0.5,
     ),
