@@ -304,8 +304,9 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         Balanced scores are the bare logits, times the link. Where the classes overlap, though, prior and class mass
         balance both, which is too much; and with soft targets, whose link is 2, the prior would come off twice. So once
         `observe` has told the posterior, the balanced scores of a loss with a prior are the posterior's with just the
-        prior taken off. So are they in pools of one, which balance nothing. Inner "divergence" balances nothing at its
-        answer: without a prior its balanced scores are the posterior's.
+        prior taken off (but for index targets with another balance than "class"). So are they in pools of one, which
+        balance nothing. Inner "divergence" balances nothing at its answer: without a prior its balanced scores are the
+        posterior's.
         """
         check_kind(type(self).__name__, kind)
         inner = INNERS[self.inner]
@@ -316,7 +317,9 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         if alone and self.link.isnan():
             log_others = rows.new_full((1, rows.shape[-1]), -math.inf)  # a pool of one has no other sets to observe
         observed = log_others.numel() > 0
-        known = observed or not self.link.isnan()
+        # The link of hard targets in a grouping of opposites, less than the whole, is read off the pool's size alone:
+        # where the network fits its training rows it is too large, and the bare logits decided better.
+        known = observed or float(self.link) == inner.link
         if kind == "balanced" and not (known and (alone or prior is not None)):
             return classes_second(self._balanced_link() * rows, logits)
         log_prob = with_prior(rows, prior, self.scale * self.prior_strength).log_softmax(-1)

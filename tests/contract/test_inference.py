@@ -337,6 +337,17 @@ def test_soft_targets_are_their_own_posterior_and_balanced_less_the_prior(
     assert float((criterion.probabilities(scores, "balanced") - expected).abs().max()) < EXACT
 
 
+@pytest.mark.parametrize("balance", ["pair", "none", torch.tensor([0, 0, 1])], ids=["pair", "none", "blocks"])
+def test_other_balances_of_index_targets_decide_by_the_bare_logits(balance: str | Tensor) -> None:
+    """Also with a prior and after observing: their link is no more than the pool's size tells."""
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(12, 3, generator=generator), torch.randint(3, (12,), generator=generator)
+    criterion = LogBalancedCrossEntropyLoss(balance=balance, prior=torch.tensor([10.0, 3.0, 1.0]))
+    criterion.observe(logits, target)
+    assert criterion.predict(logits).tolist() == logits.argmax(1).tolist()
+    assert criterion.probabilities(logits, "posterior").argmax(1).tolist() != logits.argmax(1).tolist()
+
+
 def test_observing_nothing_changes_little() -> None:
     """No sets, or all ignored: pools of nothing, so cross-entropy's link, and never NaN."""
     for target in (torch.zeros(0, dtype=torch.long), torch.full((5,), -100)):
