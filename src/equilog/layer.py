@@ -57,6 +57,10 @@ class Layer:
         """Return the part that these log terms (n, ...) make."""
         raise NotImplementedError
 
+    def mass(self) -> ClassMass:
+        """Return what these sets add to a whole; where they have pools of their own, no logits are made for it."""
+        return self.part(self.log_terms(self.chunks.all if self.spans else ())).mass()
+
     def loss(
         self,
         where: str,

@@ -196,4 +196,4 @@ def linear_class_mass(
             chunk_rows=chunk_rows,
             validate=validate,
         )
-        return layer.part(layer.log_terms(layer.chunks.all if layer.spans else ())).mass()
+        return layer.mass()

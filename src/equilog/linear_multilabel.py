@@ -176,7 +176,7 @@ def linear_multilabel_class_mass(
             chunk_rows=chunk_rows,
             validate=validate,
         )
-        return layer.part(layer.log_terms(layer.chunks.all if layer.spans else ())).mass()
+        return layer.mass()
 
 
 @dataclass(frozen=True)
