@@ -23,6 +23,8 @@ from equilog.kernels import each
 from equilog.kernels.dispatch import is_for_triton, is_plain, is_transformed
 from equilog.kernels.each import ChunkedLogOddsSums
 from equilog.kernels.label import ChunkedLogOdds
+from equilog.kernels.native.call import is_few, is_for_native
+from equilog.kernels.native.label import NativeLogOdds
 from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
 from equilog.targets import as_compute_dtype
@@ -46,6 +48,8 @@ def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
     z = as_compute_dtype(z)
     if is_transformed(z, labels):
         return odds.log_odds_against_label(z, labels)
+    if is_for_native(z, labels) and not is_few(z):
+        return cast(Tensor, NativeLogOdds.apply(z, labels))  # type: ignore[no-untyped-call]
     if is_plain(z, labels):
         learns = z.requires_grad and torch.is_grad_enabled()  # a Function is run with neither told
         return cast(Tensor, ChunkedLogOdds.apply(z, labels, learns))  # type: ignore[no-untyped-call]

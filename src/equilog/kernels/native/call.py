@@ -1,0 +1,72 @@
+"""A call of a C++ kernel from tensors, the same way in eager and in compiled calls."""
+
+import ctypes
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from equilog.kernels.native.build import library
+
+_FEW = 2**15
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def has_kernels() -> bool:
+    """Tell whether there are kernels to call."""
+    return library() is not None
+
+
+# torch.compiler.assume_constant_result does just this, but loads the compiler with the package.
+has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def is_for_native(scores: Tensor, *others: Tensor) -> bool:
+    """Tell whether the kernels can take these: float32 scores on the CPU, with tensors that are no more than that."""
+    return (
+        scores.dtype == torch.float32
+        and all(
+            each.device.type == "cpu" and (torch.compiler.is_compiling() or type(each) in (Tensor, torch.nn.Parameter))
+            for each in (scores, *others)
+        )
+        and has_kernels()
+    )
+
+
+def is_few(scores: Tensor) -> bool:
+    """Tell whether this is a compiled call of so few numbers that to call a kernel takes longer than the formula."""
+    return torch.compiler.is_compiling() and scores.numel() < _FEW
+
+
+def run(kernel: str, *arguments: Tensor | int) -> None:
+    """Call a kernel with the addresses of tensors, numbers, and at the end the number of threads it may start."""
+    found = library()
+    assert found is not None
+    given = [
+        ctypes.c_void_p(each.data_ptr()) if isinstance(each, Tensor) else ctypes.c_int64(each) for each in arguments
+    ]
+    found[f"equilog_{kernel}"](*given, ctypes.c_int64(torch.get_num_threads()))
+
+
+def with_rows(table: Tensor) -> Tensor:
+    """Return the table (n, C) with its columns side by side, as it is where they are."""
+    return table if table.stride(1) == 1 or table.shape[1] == 1 else table.contiguous()
+
+
+def operator(fake: Callable[Arguments, Result]) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Have the compiler call a function as one operator, of whose result `fake` gives shapes and types."""
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        opaque = torch.library.custom_op(f"equilog::{function.__name__.strip('_')}", function, mutates_args=())
+        opaque.register_fake(fake)
+
+        def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+            # An operator takes several times as long as the function.
+            return (opaque if torch.compiler.is_compiling() else function)(*args, **keywords)
+
+        return call
+
+    return decorate
