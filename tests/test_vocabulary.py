@@ -7,9 +7,15 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
-from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel import ColwiseParallel, loss_parallel, parallelize_module
+from torch.nn import functional as F
 
-from equilog import LogBalancedCrossEntropyLoss, class_mass, log_balanced_cross_entropy
+from equilog import (
+    LogBalancedCrossEntropyLoss,
+    class_mass,
+    log_balanced_cross_entropy,
+    log_balanced_from_cross_entropy,
+)
 from ranks import run_ranks
 
 N = 12
@@ -88,6 +94,7 @@ def of_a_rank(_: int) -> dict[str, Any]:
     found["twice"] = message(lambda: gradient_with_graph(spread, target))
     found["layer"] = layer_gradient(mesh)
     rows = distribute_tensor(logits, mesh, [Shard(0)])
+    found["torch's own"] = of_loss_parallel(mesh)
     found["sets spread"] = message(lambda: log_balanced_cross_entropy(rows, target))
     return found
 
@@ -101,6 +108,18 @@ def layer_gradient(mesh: DeviceMesh | None) -> Tensor:
     hidden = torch.randn(N, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     log_balanced_cross_entropy(layer(hidden), torch.arange(N) % 5).backward()
     return whole(layer.weight.grad)
+
+
+def of_loss_parallel(mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
+    """Value and gradient by torch's own cross-entropy of logits spread over ranks."""
+    logits, target, options = inputs({"weight": PRIOR})
+    logits[0] = 0.0  # torch gives NaN in an ignored set a gradient
+    spread = distribute_tensor(logits, mesh, [Shard(1)]).requires_grad_()
+    with loss_parallel():
+        losses = F.cross_entropy(spread, target, reduction="none")
+        value = log_balanced_from_cross_entropy(losses, target, 5, **options)
+        value.backward()
+    return value.detach(), spread.grad.full_tensor()
 
 
 def gradient_with_graph(logits: Tensor, target: Tensor) -> None:
@@ -143,6 +162,15 @@ def test_class_mass_and_module_take_them_too(of_two_ranks: list[dict[str, Any]])
 def test_a_layer_spread_over_ranks_learns_as_in_one_place(of_two_ranks: list[dict[str, Any]]) -> None:
     for result in of_two_ranks:
         torch.testing.assert_close(result["layer"], layer_gradient(None), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_cross_entropies_of_spread_logits_do_as_well(of_two_ranks: list[dict[str, Any]]) -> None:
+    logits, target, options = inputs({"weight": PRIOR})
+    value, gradient = value_and_gradient(logits, target, **options)
+    for result in of_two_ranks:
+        torch.testing.assert_close(result["torch's own"][0], value, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(result["torch's own"][1], gradient, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from equilog import article, optimum
 from equilog._version import __version__
 from equilog.accumulation import Accumulation, accumulate
+from equilog.from_cross_entropy import class_mass_from_cross_entropy, log_balanced_from_cross_entropy
 from equilog.functional import class_mass, log_balanced_cross_entropy
 from equilog.inference import probabilities
 from equilog.linear import linear_class_mass, linear_log_balanced_cross_entropy
@@ -20,11 +21,13 @@ __all__ = [
     "accumulate",
     "article",
     "class_mass",
+    "class_mass_from_cross_entropy",
     "linear_class_mass",
     "linear_log_balanced_cross_entropy",
     "linear_multilabel_class_mass",
     "linear_multilabel_cross_entropy",
     "log_balanced_cross_entropy",
+    "log_balanced_from_cross_entropy",
     "multilabel_class_mass",
     "multilabel_cross_entropy",
     "optimum",

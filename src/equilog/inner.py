@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from equilog.kernels import log_odds_against_label
-from equilog.logspace import log_one_plus
+from equilog.logspace import least_with_log, log_one_plus
 from equilog.odds import log_odds_against_each, weighted_log
 from equilog.targets import Sets
 
@@ -165,7 +165,7 @@ def _log_of_gap(d: Tensor) -> Tensor:
 
     That log of 0 is finite, so that both derivatives of the gap come out of it right: 0 and 1.
     """
-    least = torch.finfo(d.dtype).tiny ** 0.4  # its square is far below the last digit of 1, and far from underflow
+    least = least_with_log(d.dtype)
     d = d + torch.where(d.abs() < least, least - d, 0.0).detach()
     near, above = d.abs() < 0.25, d > 1.0
     series = torch.ones_like(d)

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from equilog.chunked import Chunks, Head, as_chunks
 from equilog.functional import Reduction, check_scale, spans
-from equilog.grouping import ClassBalance
+from equilog.indexed import as_index_sets
 from equilog.kernels import log_odds_against_label, log_sums
-from equilog.mass import ClassMass, Layout
+from equilog.mass import ClassMass
 from equilog.occupied import Groups
 from equilog.part import Group, Part, as_group, whole_of
 from equilog.pooling import Pools, as_pools
 from equilog.prior import with_prior
-from equilog.targets import as_compute_dtype, class_indices, class_vector, count_by_class, known, log_set_weight
+from equilog.targets import as_compute_dtype, class_vector, known
 
 _MOST_ROWS = 1024
 """Products of matrices gain nothing from more rows than this."""
@@ -214,34 +214,32 @@ def as_layer(
     if prior is not None:
         prior = class_vector(where, "prior", prior, like, positive=True, validate=validate)
         shift = with_prior(like.new_zeros(classes) if shift is None else shift, prior, prior_strength)
-    labels, kept, in_range = class_indices(where, target, classes, ignore_index=ignore_index, validate=validate)
-    log_weight, kept = log_set_weight(where, sample_weight, kept, shape, like.dtype, validate=validate)
-    log_weight = torch.where(kept & ~in_range, torch.nan, log_weight)
+    sets = as_index_sets(
+        where,
+        target,
+        classes,
+        like.dtype,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        validate=validate,
+    )
+    labels = sets.labels
 
     pools = as_pools(where, pool, shape, rows.device)
     spanning = spans(pool, shape)
-    used = kept.nonzero().squeeze(1)
+    used = sets.kept.nonzero().squeeze(1)
     logs, log_of = torch.unique(pools.ids[used] * classes + labels[used], return_inverse=True)
     column, most, groups = labels, classes, None
     if not spanning:
         column, of_logs = _columns(pools, logs // classes, logs % classes, used, log_of)
         most, groups = of_logs.shape[1], Groups(of_logs, classes)
     return ClassLayer(
-        inputs=(rows, weight, shift, log_weight),
+        inputs=(rows, weight, shift, sets.log_weight),
         head=as_head(rows, weight, shift, scale, lambda z, rows: log_odds_against_label(z, labels[rows])),
         chunks=as_chunks(used, log_of, size),
         column=column,
         logs=most,
-        empty=Part(
-            log_sums=like,
-            at_optimum=None,
-            class_count=lambda: count_by_class(labels, log_weight, classes),
-            pools=pools,
-            kept=kept,
-            shape=shape,
-            layout=Layout(ClassBalance.name, classes, spans=spanning, compensated=True),
-            groups=groups,
-        ),
+        empty=sets.part(like, pools, spans=spanning, groups=groups),
         of_logits="log_balanced_cross_entropy",
     )
 

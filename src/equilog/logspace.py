@@ -82,3 +82,8 @@ def log_one_plus(log_sums: Tensor) -> Tensor:
     """Return log(1 + exp(log_sums)), with all its digits at both ends."""
     # Above 40 the 1 is less than the last digit of a float64. (logaddexp has NaN for a second derivative below -700.)
     return F.softplus(log_sums, threshold=40.0)
+
+
+def least_with_log(dtype: torch.dtype) -> float:
+    """Return a number as near above 0 as has a log whose two derivatives stay finite, in products too."""
+    return float(torch.finfo(dtype).tiny ** 0.4)

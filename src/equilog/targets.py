@@ -236,7 +236,7 @@ def _check_labels(where: str, labels: Tensor, wrong: Tensor, classes: int, valid
     if known(wrong.any(), validate):
         first = int(labels[wrong][0])
         raise ValueError(
-            f"{where}: target holds class {first}, but logits have {classes} classes, 0 to {classes - 1}. "
+            f"{where}: target holds class {first}, but there are {classes} classes, 0 to {classes - 1}. "
             f"Mark sets to leave out with ignore_index."
         )
 

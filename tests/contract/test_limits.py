@@ -212,7 +212,7 @@ def test_labels_at_infinite_logits_on_the_right_side_are_free(pool: int | str | 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_an_index_out_of_range_is_an_error(label: int, smoothing: float) -> None:
     target = torch.tensor([0, label, 2])
-    with pytest.raises(ValueError, match=rf"target holds class {label}, but logits have 4 classes, 0 to 3"):
+    with pytest.raises(ValueError, match=rf"target holds class {label}, but there are 4 classes, 0 to 3"):
         log_balanced_cross_entropy(torch.zeros(3, 4), target, label_smoothing=smoothing)
     # An ignored set may hold anything.
     weight = torch.tensor([1.0, 0.0, 1.0])
