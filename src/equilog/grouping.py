@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from equilog.inner import INNERS, Inner, log_odds_of_label
-from equilog.kernels import log_odds_sums, log_sums
+from equilog.kernels import log_odds_sums, log_pair_sums, log_sums
 from equilog.logspace import log_sum_exp, log_sum_exp_by
 from equilog.occupied import Groups, are_small, occupied_log_sums
-from equilog.odds import log_odds_against_each, weighted_log
+from equilog.odds import log_odds_against_each, log_threats_to_label, weighted_log
 from equilog.pooling import Pools
 from equilog.targets import Sets
 
@@ -107,10 +107,7 @@ class BlockBalance:
             return LogThreats(log_odds_of_label(z, sets)[:, None], None, 1)
         z = sets.scores(z)
         if sets.labels is not None:
-            index = sets.labels[:, None]
-            own = z.gather(1, index)
-            threats = self._log_total((z - own).scatter(1, index, -torch.inf))
-            threats = torch.where(own == -torch.inf, torch.inf, threats)
+            threats = self._log_total(log_threats_to_label(z, sets.labels))
             return LogThreats(threats, self.block[sets.labels], self.count)
         assert sets.probs is not None
         inside = self._log_inside(z, sets.probs)
@@ -125,6 +122,8 @@ class BlockBalance:
 
     def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
         """Return the log of the summed threats per pool and group, (P, G), or fewer and the group of each."""
+        if sets.labels is not None and not self.members and not are_small(pools, self.count):
+            return log_pair_sums(z, sets, pools), None
         return self.log_threats(z, sets).occupied(pools, sets.log_weight)
 
     def group_weight(self, weight: Tensor) -> Tensor:

@@ -111,6 +111,13 @@ def log_odds_against_each(z: Tensor) -> Tensor:
     return (total - others).log().scatter(1, top, against_top) - shifted
 
 
+def log_threats_to_label(z: Tensor, labels: Tensor) -> Tensor:
+    """Return the log threats (n, C) of every class to each set's label, minus infinity of the label's own."""
+    index = labels[:, None]
+    own = z.gather(1, index)
+    return torch.where(own == -torch.inf, torch.inf, (z - own).scatter(1, index, -torch.inf))
+
+
 def weighted_log(log_terms: Tensor, target: Tensor) -> Tensor:
     """Return log(target * exp(log_terms)), minus infinity wherever the target is 0, whatever the term."""
     positive = target > 0

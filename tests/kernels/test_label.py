@@ -1,4 +1,7 @@
-"""The chunked log odds of the CPU against the formula in float64: chunks' borders, limits, derivatives, memory."""
+"""The log odds of the CPU against the formula in float64, by C++ and by chunks: borders, limits, derivatives, memory.
+
+The C++ kernel takes float32; what is drawn in float64 goes by chunks either way.
+"""
 
 from typing import Any
 
@@ -9,6 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equilog import kernels, log_balanced_cross_entropy, odds
 from equilog.kernels import label as chunked
+from equilog.kernels.native.call import has_kernels
+
+
+@pytest.fixture(autouse=True, params=["C++", "chunks"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "chunks":
+        monkeypatch.setattr(kernels, "is_for_native", lambda *_: False)
+    elif not has_kernels():
+        pytest.skip("no C++ compiler here")
 
 
 def drawn(n: int, classes: int, dtype: torch.dtype = torch.float64, size: float = 3.0) -> tuple[Tensor, Tensor]:

@@ -25,9 +25,10 @@ from equilog.kernels.each import ChunkedLogOddsSums
 from equilog.kernels.label import ChunkedLogOdds
 from equilog.kernels.native.call import is_few, is_for_native
 from equilog.kernels.native.label import NativeLogOdds
+from equilog.kernels.native.pairs import NativePairSums
 from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
-from equilog.targets import as_compute_dtype
+from equilog.targets import Sets, as_compute_dtype
 from equilog.vocabulary import is_spread
 
 _FEW_SUMS = 64
@@ -93,6 +94,18 @@ def log_sums(log_terms: Tensor, pools: Pools, slot: Tensor | None, slots: int) -
     else:
         table = logspace.LogSumExpBy.apply(terms, ids, count)  # type: ignore[no-untyped-call]
     return table.reshape(pools.count, slots * columns)
+
+
+def log_pair_sums(z: Tensor, sets: Sets, pools: Pools) -> Tensor:
+    """Return the log of the summed threats of each class to each label (P, C * C), from scores (n, C) of any type."""
+    labels, log_weight = cast(Tensor, sets.labels), sets.log_weight
+    plain = pools.given is None and pools.sets and not is_transformed(z, labels, log_weight)
+    if plain and not log_weight.requires_grad and is_for_native(z, labels, log_weight) and not is_few(z):
+        # What is left out has weight 0, and is not looked at.
+        weight = sets.blanked(log_weight, -torch.inf)
+        return cast(Tensor, NativePairSums.apply(z, labels, weight, pools.size))  # type: ignore[no-untyped-call]
+    threats = odds.log_threats_to_label(sets.scores(z), labels)
+    return log_sums(threats + log_weight[:, None], pools, labels, z.shape[1])
 
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:

@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL | None:
             _compile(compiler, kept)
         return ctypes.CDLL(str(kept))
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
+        said = str(getattr(error, "stderr", None) or error)
         log.warning("equilog does without its compiled CPU kernels: %s", said.strip()[-2000:])
         return None
 
@@ -60,7 +60,7 @@ def _fingerprint(compiler: list[str]) -> str:
     # The macros that are there from the beginning tell the compiler's version and each instruction set it may use.
     macros = _run([*compiler, *_FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
     sources = [path.read_bytes() for path in sorted(_SOURCES.glob("*.h")) + sorted(_SOURCES.glob("*.cpp"))]
-    return hashlib.sha256(b"\0".join([*sources, shlex.join(_FLAGS).encode(), macros])).hexdigest()[:24]
+    return hashlib.sha256(b"\0".join([*sources, shlex.join(_FLAGS).encode(), macros.encode()])).hexdigest()[:24]
 
 
 def _compile(compiler: list[str], kept: Path) -> None:
@@ -70,5 +70,7 @@ def _compile(compiler: list[str], kept: Path) -> None:
         made.replace(kept)
 
 
-def _run(command: list[str]) -> bytes:
-    return subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300).stdout
+def _run(command: list[str]) -> str:
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
+    ).stdout

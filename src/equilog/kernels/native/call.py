@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -41,14 +41,16 @@ def is_few(scores: Tensor) -> bool:
     return torch.compiler.is_compiling() and scores.numel() < _FEW
 
 
-def run(kernel: str, *arguments: Tensor | int) -> None:
-    """Call a kernel with the addresses of tensors, numbers, and at the end the number of threads it may start."""
+def run(kernel: str, *arguments: Tensor | int) -> int:
+    """Call a kernel with the addresses of tensors, with numbers, and last with how many threads it may use."""
     found = library()
     assert found is not None
     given = [
         ctypes.c_void_p(each.data_ptr()) if isinstance(each, Tensor) else ctypes.c_int64(each) for each in arguments
     ]
-    found[f"equilog_{kernel}"](*given, ctypes.c_int64(torch.get_num_threads()))
+    function = found[f"equilog_{kernel}"]
+    function.restype = ctypes.c_int64
+    return cast(int, function(*given, ctypes.c_int64(torch.get_num_threads())))
 
 
 def with_rows(table: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ def with_rows(table: Tensor) -> Tensor:
     return table if table.stride(1) == 1 or table.shape[1] == 1 else table.contiguous()
 
 
-def operator(fake: Callable[Arguments, Result]) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+def operator(fake: Callable[..., Result]) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Have the compiler call a function as one operator, of whose result `fake` gives shapes and types."""
 
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

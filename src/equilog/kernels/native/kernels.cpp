@@ -1,1 +1,2 @@
 #include "label.h"
+#include "pairs.h"

@@ -7,9 +7,9 @@ static inline void label_row(Row z, int64_t classes, int32_t label, float& log_o
     const auto others = [=](Floats values, int64_t k, float place) {
         return numbered() == label - int32_t(k) ? all(place) : values;
     };
-    const float most = fold(LOWEST, classes, [&](Floats m, int64_t k, int n) {
+    const float most = fold(LOWEST, 0, classes, [&](Floats m, int64_t k, int n) {
         return greater(m, others(z(k, n, LOWEST), k, LOWEST)); }, greater);
-    const float total = fold(0.0f, classes, [&](Floats s, int64_t k, int n) {
+    const float total = fold(0.0f, 0, classes, [&](Floats s, int64_t k, int n) {
         return s + exponential(others(z(k, n, -INF) - most, k, -INF)); }, add);
     const float own = z.at[label];
     if (std::isnan(total) && most == INF) {  // infinity less infinity, if nothing else
@@ -17,13 +17,13 @@ static inline void label_row(Row z, int64_t classes, int32_t label, float& log_o
         for (int64_t k = 0; k < classes; ++k) is_number = is_number && !std::isnan(z.at[k]);
         log_odds = is_number ? INF : NOT_A_NUMBER;
     } else {
-        log_odds = own == -INF ? INF : std::log(total) + (most - own);
+        log_odds = own == -INF ? INF : float(double(std::log(total)) + (double(most) - double(own)));
     }
     peak = std::isinf(log_odds) ? INF : most;  // certain either way: a constant
     inverse = 1.0f / total;
 }
 
-extern "C" void equilog_label_forward(
+extern "C" int64_t equilog_label_forward(
     const float* z, int64_t stride, const int64_t* labels, int64_t rows, int64_t classes,
     float* log_odds, float* peak, float* inverse, int64_t threads) {
     const float* table_end = z + (rows - 1) * stride + classes;
@@ -31,10 +31,11 @@ extern "C" void equilog_label_forward(
         for (int64_t i = begin; i < end; ++i)
             label_row({z + i * stride, table_end}, classes, int32_t(labels[i]), log_odds[i], peak[i], inverse[i]);
     });
+    return 0;
 }
 
 // upstream * (softmax over the others - one-hot), and 0 where nothing flows back, whatever the scores.
-extern "C" void equilog_label_backward(
+extern "C" int64_t equilog_label_backward(
     const float* z, int64_t stride, const int64_t* labels, int64_t rows, int64_t classes,
     const float* peak, const float* inverse, const float* upstream, float* gradient, int64_t threads) {
     const float* table_end = z + (rows - 1) * stride + classes;
@@ -51,4 +52,5 @@ extern "C" void equilog_label_backward(
             }
         }
     });
+    return 0;
 }

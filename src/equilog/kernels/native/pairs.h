@@ -1,0 +1,115 @@
+// Of index targets, the threats exp(z_k - z_label), summed over the rows of each pool and label in a table of doubles
+// (pools * classes, columns), and the gradient of the scores. There are as many columns as classes, rounded up to whole
+// vectors. Where a difference has no exponential in double, or is not a number, the sums are left to others: 0 is
+// returned.
+#pragma once
+#include <atomic>
+
+#include "numbers.h"
+
+struct Pairs {
+    const float* z;
+    int64_t stride;
+    const int64_t* labels;
+    const float* weight;
+    int64_t rows, classes, size;  // size: rows a pool
+
+    Row row(int64_t i) const { return {z + i * stride, z + (rows - 1) * stride + classes}; }
+    float own(int64_t i) const { return z[i * stride + labels[i]]; }
+    int64_t columns() const { return (classes + WIDTH - 1) / WIDTH * WIDTH; }
+    int64_t line(int64_t i) const { return i / size * classes + labels[i]; }
+    int64_t lines() const { return (rows + size - 1) / size * classes; }
+
+    // Whether the threats of all columns from begin to end fit a float. NaN is told by their sum.
+    bool is_safe(int64_t i, int64_t begin, int64_t end) const {
+        const float own_score = own(i);
+        return fold(-INF, begin, end, [&, score = row(i)](Floats m, int64_t k, int n) {
+                   return greater(m, score(k, n, -INF)); }, greater) - own_score <= 80.0f;
+    }
+    double threat(int64_t i, int64_t k) const { return std::exp(double(z[i * stride + k]) - double(own(i))); }
+};
+
+static inline bool add_threats(const Pairs& of, int64_t begin, int64_t end, double* table) {
+    Floats seen{};
+    for (int64_t i = 0; i < of.rows; ++i) {
+        const float weight = of.weight[i];
+        double* cell = table + of.line(i) * of.columns();
+        if (weight == 0.0f) continue;
+        if (of.is_safe(i, begin, end)) {
+            const Row row = of.row(i);
+            const float own = of.own(i);
+            for (int64_t k = begin; k < end; k += WIDTH) {
+                const int n = int(std::min(end - k, int64_t{WIDTH}));
+                const Floats threats = weight * exponential(row(k, n, -INF) - own);
+                seen += threats;
+                add_to(cell + k, threats);
+            }
+        } else {
+            for (int64_t k = begin; k < end; ++k) {
+                const double threat = weight * of.threat(i, k);
+                if (!(threat <= 1e300)) return false;
+                cell[k] += threat;
+            }
+        }
+    }
+    return !std::isnan(across(seen, add));
+}
+
+extern "C" int64_t equilog_pairs_forward(
+    const float* z, int64_t stride, const int64_t* labels, const float* weight, int64_t rows, int64_t classes,
+    int64_t size, double* table, int64_t threads) {
+    const Pairs of{z, stride, labels, weight, rows, classes, size};
+    std::atomic<bool> is_whole{true};
+    // By columns: each thread has cells of its own, and a cell has its terms in the same order however many there are.
+    in_parallel((classes + WIDTH - 1) / WIDTH, rows * WIDTH, threads, [&](int64_t begin, int64_t end, int64_t) {
+        if (!add_threats(of, begin * WIDTH, std::min(end * WIDTH, classes), table)) is_whole = false;
+    });
+    for (int64_t line = 0; line < of.lines(); ++line) table[line * of.columns() + line % classes] = 0.0;
+    return is_whole;
+}
+
+extern "C" int64_t equilog_pairs_backward(
+    const float* z, int64_t stride, const int64_t* labels, const float* weight, int64_t rows, int64_t classes,
+    int64_t size, const double* table, const float* upstream, float* gradient, int64_t threads) {
+    const Pairs of{z, stride, labels, weight, rows, classes, size};
+    const auto slope = [](double sum, float flow) { return sum == 0.0 ? 0.0 : flow / sum; };
+    std::vector<float> slopes(of.lines() * of.columns());
+    in_parallel(of.lines(), classes, threads, [&](int64_t begin, int64_t end, int64_t) {
+        constexpr double MOST = std::numeric_limits<float>::max();
+        for (int64_t line = begin; line < end; ++line) {
+            const double* sums = table + line * of.columns();
+            const float* flow = upstream + line * classes;
+            float* out = slopes.data() + line * of.columns();
+            for (int64_t k = 0; k < classes; ++k) out[k] = float(std::min(std::max(slope(sums[k], flow[k]), -MOST), MOST));
+        }
+    });
+    in_parallel(rows, classes, threads, [&](int64_t begin, int64_t end, int64_t) {
+        for (int64_t i = begin; i < end; ++i) {
+            float* out = gradient + i * classes;
+            const float weight = of.weight[i], own = of.own(i);
+            if (weight == 0.0f) {
+                std::fill(out, out + classes, 0.0f);
+            } else if (of.is_safe(i, 0, classes)) {
+                const Row row = of.row(i);
+                const float* slopes_of = slopes.data() + of.line(i) * of.columns();
+                Floats total{};
+                each(classes, out, gradient + end * classes, [&](int64_t k, int n) {
+                    const Floats part = weight * exponential(row(k, n, -INF) - own) * load(slopes_of + k);
+                    total += part;
+                    return part; });
+                out[of.labels[i]] = -across(total, add);  // its own slope is 0
+            } else {
+                const double* sums = table + of.line(i) * of.columns();
+                const float* flow = upstream + of.line(i) * classes;
+                double total = 0.0;
+                for (int64_t k = 0; k < classes; ++k) {
+                    const double part = weight * of.threat(i, k) * slope(sums[k], flow[k]);
+                    out[k] = float(part);
+                    total += part;
+                }
+                out[of.labels[i]] = float(-total);
+            }
+        }
+    });
+    return 0;
+}
