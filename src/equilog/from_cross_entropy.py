@@ -174,7 +174,8 @@ def _part(
         ignore_index=ignore_index,
         validate=validate,
     )
-    nll = torch.where(sets.kept, nll, 1.0)  # whose log odds have a gradient, which weight 0 makes 0
+    if sets.kept is not None:
+        nll = torch.where(sets.kept, nll, 1.0)  # whose log odds have a gradient, which weight 0 makes 0
     _check_losses(where, nll, validate=validate)
     pools = as_pools(where, pool, sets.shape, nll.device)
     threats = LogThreats(_log_odds(nll)[:, None], sets.labels, classes)

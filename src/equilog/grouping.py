@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from equilog import occupied
 from equilog.inner import INNERS, Inner, log_odds_of_label
-from equilog.kernels import log_odds_sums, log_pair_sums, log_sums
+from equilog.kernels import are_small, log_odds_sums, log_pair_sums, log_sums, log_sums_at_first
 from equilog.logspace import log_sum_exp, log_sum_exp_by
-from equilog.occupied import Groups, are_small, occupied_log_sums
+from equilog.occupied import Groups, groups_of
 from equilog.odds import log_odds_against_each, log_threats_to_label, weighted_log
 from equilog.pooling import Pools
 from equilog.targets import Sets
@@ -40,9 +41,10 @@ class LogThreats:
 
     def occupied(self, pools: Pools, log_weight: Tensor) -> tuple[Tensor, Groups | None]:
         """Return the same as few sums a pool and their groups where that is less, else as it is, without groups."""
-        if self.slot is None or not are_small(pools, self.slots):
+        if self.slot is None or not are_small(pools, self.slots, self.values):
             return self.pooled(pools, log_weight), None
-        return occupied_log_sums(self.values + log_weight[:, None], pools, self.slot, self.slots)
+        log_sums = log_sums_at_first(self.values + log_weight[:, None], pools, self.slot, self.slots)
+        return log_sums, groups_of(pools, self.slot, self.slots, self.values.shape[1])
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class BlockBalance:
 
     def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
         """Return the log of the summed threats per pool and group, (P, G), or fewer and the group of each."""
-        if sets.labels is not None and not self.members and not are_small(pools, self.count):
+        if sets.labels is not None and not self.members and not occupied.are_small(pools, self.count):
             return log_pair_sums(z, sets, pools), None
         return self.log_threats(z, sets).occupied(pools, sets.log_weight)
 

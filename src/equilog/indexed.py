@@ -21,8 +21,8 @@ class IndexSets:
     """(n,) int64, the class of each set; 0 where it is out of range."""
     log_weight: Tensor
     """(n,) log of the sample weight: minus infinity where the set is ignored, NaN where its label is out of range."""
-    kept: Tensor
-    """(n,) bool: the set is not ignored."""
+    kept: Tensor | None
+    """(n,) bool: the set is not ignored; None where none is known to be."""
     shape: torch.Size
     """The shape of the caller's sets: (N, d1, ...), or () for a single set."""
     classes: int
@@ -54,6 +54,7 @@ def as_index_sets(
 ) -> IndexSets:
     """Return the sets of index targets (N, d1, ...), with weights in the type to compute in."""
     labels, kept, in_range = class_indices(where, target, classes, ignore_index=ignore_index, validate=validate)
-    log_weight, kept = log_set_weight(where, sample_weight, kept, target.shape, dtype, validate=validate)
-    log_weight = torch.where(kept & ~in_range, torch.nan, log_weight)
+    log_weight, kept = log_set_weight(where, sample_weight, kept, target.shape, target.device, dtype, validate=validate)
+    if in_range is not None:
+        log_weight = torch.where(in_range | (log_weight == -torch.inf), log_weight, torch.nan)
     return IndexSets(labels, log_weight, kept, target.shape, classes)

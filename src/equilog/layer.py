@@ -227,7 +227,7 @@ def as_layer(
 
     pools = as_pools(where, pool, shape, rows.device)
     spanning = spans(pool, shape)
-    used = sets.kept.nonzero().squeeze(1)
+    used = torch.arange(len(labels), device=rows.device) if sets.kept is None else sets.kept.nonzero().squeeze(1)
     logs, log_of = torch.unique(pools.ids[used] * classes + labels[used], return_inverse=True)
     column, most, groups = labels, classes, None
     if not spanning:

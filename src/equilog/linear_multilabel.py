@@ -16,7 +16,7 @@ from equilog.multilabel import as_side_weight
 from equilog.part import Group, Part
 from equilog.pooling import Pools, as_pools
 from equilog.positives import as_index, looks_indexed
-from equilog.targets import as_compute_dtype, class_vector, known, log_set_weight
+from equilog.targets import all_true, as_compute_dtype, class_vector, known, log_set_weight
 
 
 @uncompiled
@@ -213,8 +213,8 @@ def _as_layer(
     like = as_compute_dtype(hidden.new_empty(0, labels))  # logits of no samples
     if label_weight is not None:
         label_weight = class_vector(where, "label_weight", label_weight, like, positive=False, validate=validate)
-    kept = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
-    log_weight, kept = log_set_weight(where, sample_weight, kept, samples, like.dtype, validate=validate)
+    log_weight, kept = log_set_weight(where, sample_weight, None, samples, hidden.device, like.dtype, validate=validate)
+    kept = all_true(log_weight) if kept is None else kept
 
     shape = hidden.new_empty(len(hidden), 1).expand(-1, labels)  # stands for the logits, without their memory
     if looks_indexed(shape, target) if index_target is None else index_target:

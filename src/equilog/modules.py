@@ -342,7 +342,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         where = type(self).__name__
         sets = self._sets(logits, target, sample_weight)
         pools = as_pools(where, self._call_pool(), sets.shape, sets.logits.device)
-        size = self._observed_pool_size(pools, sets.kept)
+        size = self._observed_pool_size(pools, sets.is_kept)
         grouping = as_grouping(where, self.balance, sets.classes, sets.logits.device, self.inner)
         inner = INNERS[self.inner]
         if sets.labels is None or not isinstance(grouping, ClassBalance) or inner.separate:
@@ -359,7 +359,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         # tells how far the scores are from those of a large pool.
         log_prob = z.log_softmax(1).gather(1, sets.labels[:, None]).squeeze(1)
         share = inner.log_share(log_prob, self.log_others[:, sets.labels]).exp().mean(0)
-        self.link.copy_(inner.link - (share * sets.kept).sum() / sets.kept.sum().clamp(min=1))
+        self.link.copy_(inner.link - (share * sets.is_kept).sum() / sets.is_kept.sum().clamp(min=1))
 
     def extra_repr(self) -> str:
         """Show the pool, balance and prior."""

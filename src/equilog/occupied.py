@@ -34,17 +34,24 @@ def are_small(pools: Pools, slots: int) -> bool:
     return pools.count > 1 and pools.given is None and 2 * pools.size**2 <= slots
 
 
-def occupied_log_sums(log_terms: Tensor, pools: Pools, slot: Tensor, slots: int) -> tuple[Tensor, Groups]:
-    """Return the log of the sum of exp(log_terms) (n, K) per pool and slot, (P, size * K), and the group of each.
+def groups_of(pools: Pools, slot: Tensor, slots: int, columns: int) -> Groups:
+    """Return the group of each place and column (P, size * columns) from the slot (n,) of each set.
 
-    A group is a slot (n,) and a column: slot * K + column.
+    A group is a slot and a column: slot * columns + column.
     """
-    columns = torch.arange(log_terms.shape[1], device=slot.device)
-    groups = pools.side_by_side(slot[:, None] * len(columns) + columns, 0)
+    groups = slot[:, None] * columns + torch.arange(columns, device=slot.device)
+    return Groups(pools.side_by_side(groups, 0).flatten(1), slots * columns)
+
+
+def log_sums_at_first(log_terms: Tensor, pools: Pools, slot: Tensor) -> Tensor:
+    """Return the log of the sum of exp(log_terms) (n, K) per pool and slot (n,) at the place of its first set in it.
+
+    (P, size * K), minus infinity in the places of the others.
+    """
     terms = pools.side_by_side(log_terms, -torch.inf)
     if pools.size > 1:
         slot_of = pools.side_by_side(slot[:, None], 0)
         same = slot_of == slot_of.mT
         leads = ~same.tril(-1).any(2, keepdim=True)
         terms = log_sum_exp(torch.where((same & leads)[..., None], terms[:, None], -torch.inf), 2).squeeze(2)
-    return terms.flatten(1), Groups(groups.flatten(1), slots * len(columns))
+    return terms.flatten(1)

@@ -27,8 +27,8 @@ class Sets:
     """(n,) log of the sample weight: 0 where none was given, minus infinity where the set is ignored.
 
     In the type to compute in, float64 where the logits are, else float32."""
-    kept: Tensor
-    """(n,) bool: the set is not ignored."""
+    kept: Tensor | None
+    """(n,) bool: the set is not ignored; None where none is known to be."""
     usable: Tensor | None
     """(n,) bool: the set is kept and its label in range; None where all of them are known to be."""
     shape: torch.Size
@@ -41,7 +41,7 @@ class Sets:
         """
         if self.usable is None:
             return values
-        rest = torch.where(self.kept, torch.nan, blank).to(values.dtype)
+        rest = torch.where(self.is_kept, torch.nan, blank).to(values.dtype)
         after = (-1,) + (1,) * (values.dim() - 1)
         return torch.where(self.usable.reshape(after), values, rest.reshape(after))
 
@@ -52,7 +52,12 @@ class Sets:
     @property
     def count(self) -> int:
         """Number of sets, the ignored ones included."""
-        return self.kept.shape[0]
+        return self.logits.shape[0]
+
+    @property
+    def is_kept(self) -> Tensor:
+        """(n,) bool: the set is not ignored."""
+        return all_true(self.log_weight) if self.kept is None else self.kept
 
     def class_count(self) -> Tensor:
         """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient."""
@@ -93,20 +98,19 @@ def as_sets(
     labels = probs = None
     if target.is_floating_point():
         probs = _rows(target).to(dtype)
-        kept = in_range = torch.ones(rows.shape[0], dtype=torch.bool, device=rows.device)
+        kept = in_range = None
     else:
         labels, kept, in_range = class_indices(where, target, classes, ignore_index=ignore_index, validate=validate)
-    log_weight, kept = log_set_weight(where, sample_weight, kept, shape, dtype, validate=validate)
+    log_weight, kept = log_set_weight(where, sample_weight, kept, shape, rows.device, dtype, validate=validate)
 
-    usable = kept & in_range
-    all_usable = known(usable.all()) is True
-    if probs is not None and not all_usable:
+    usable = kept if in_range is None else in_range if kept is None else kept & in_range
+    if probs is not None and kept is not None:
         probs = torch.where(kept[:, None], probs, 0.0)
 
     if label_smoothing > 0.0:
         probs = _smooth(rows != -torch.inf, labels, probs, label_smoothing, dtype)
         labels = None
-    sets = Sets(rows, labels, probs, log_weight, kept, None if all_usable else usable, shape)
+    sets = Sets(rows, labels, probs, log_weight, kept, usable, shape)
     if validate:
         _check_values(where, sets)
     return sets
@@ -114,27 +118,45 @@ def as_sets(
 
 def class_indices(
     where: str, target: Tensor, classes: int, *, ignore_index: int, validate: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return int64 labels, 0 where out of range, and which sets are kept and which are in range, bool; (n,) each."""
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return int64 labels, 0 where out of range, and which sets are kept and which are in range, bool; (n,) each.
+
+    None in place of either where it is known to be so of all of them.
+    """
     labels = target.reshape(-1).long()
+    least, most = least_and_most(labels) or (-1, -1)
+    if least >= 0 and most < classes and not least <= ignore_index <= most:
+        return labels, None, None
     kept = labels != ignore_index
     in_range = (labels >= 0) & (labels < classes)
     _check_labels(where, labels, kept & ~in_range, classes, validate)
-    return torch.where(in_range, labels, 0), kept, in_range
+    return torch.where(in_range, labels, 0), unless_all(kept), unless_all(in_range)
 
 
 def log_set_weight(
-    where: str, sample_weight: Tensor | None, kept: Tensor, shape: torch.Size, dtype: torch.dtype, *, validate: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the log of each set's weight (n,), minus infinity where it is left out, and which sets are still kept."""
-    log_weight = torch.zeros_like(kept, dtype=dtype)
-    if sample_weight is not None:
+    where: str,
+    sample_weight: Tensor | None,
+    kept: Tensor | None,
+    shape: torch.Size,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    validate: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the log of each set's weight (n,), minus infinity where it is left out, and which sets are still kept.
+
+    None in place of these where it is known to be all of them.
+    """
+    if sample_weight is None:
+        log_weight = torch.zeros(shape.numel(), dtype=dtype, device=device)
+    else:
         weight = per_set(where, "sample_weight", sample_weight, shape).to(dtype)
-        kept = kept & (weight != 0)
+        kept = weight != 0 if kept is None else kept & (weight != 0)
         log_weight = torch.where(kept, weight, 1.0).log()
         if validate and known(log_weight.isnan().any(), True):
             raise ValueError(f"{where}: sample_weight must not be negative or NaN.")
-    return torch.where(kept, log_weight, -torch.inf), kept
+        kept = unless_all(kept)
+    return log_weight if kept is None else torch.where(kept, log_weight, -torch.inf), kept
 
 
 def count_by_class(labels: Tensor, log_weight: Tensor, classes: int) -> Tensor:
@@ -193,6 +215,27 @@ def known(condition: Tensor, validate: bool = False) -> bool | None:
         return bool(condition)
     except RuntimeError:  # inside torch.func.vmap there is no one value
         return None
+
+
+def least_and_most(ids: Tensor) -> tuple[int, int] | None:
+    """Return the bounds of integers, or None where there are none or looking would cost a wait."""
+    if not ids.numel() or not reads_values(ids, False):
+        return None
+    try:
+        least, most = torch.aminmax(ids)
+        return int(least), int(most)
+    except RuntimeError:  # inside torch.func.vmap there is no one value
+        return None
+
+
+def unless_all(condition: Tensor) -> Tensor | None:
+    """Return a condition, or None where it is known to hold everywhere."""
+    return None if known(condition.all()) else condition
+
+
+def all_true(like: Tensor) -> Tensor:
+    """Return a condition that holds everywhere, of the shape of `like`."""
+    return torch.ones_like(like, dtype=torch.bool)
 
 
 def _check_shapes(where: str, logits: Tensor, target: Tensor) -> torch.Size:

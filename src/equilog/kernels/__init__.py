@@ -18,7 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from equilog import logspace, odds, sides, vocabulary
+from equilog import logspace, occupied, odds, sides, vocabulary
 from equilog.kernels import each
 from equilog.kernels.dispatch import is_for_triton, is_plain, is_transformed
 from equilog.kernels.each import ChunkedLogOddsSums
@@ -26,6 +26,7 @@ from equilog.kernels.label import ChunkedLogOdds
 from equilog.kernels.native.call import is_few, is_for_native
 from equilog.kernels.native.label import NativeLogOdds
 from equilog.kernels.native.pairs import NativePairSums
+from equilog.kernels.native.sums import NativeLogSumExpBy, first_of_slot
 from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
 from equilog.targets import Sets, as_compute_dtype
@@ -87,6 +88,8 @@ def log_sums(log_terms: Tensor, pools: Pools, slot: Tensor | None, slots: int) -
     terms = log_terms.squeeze(1) if columns == 1 else log_terms  # several times as fast as a table of one column
     if is_transformed(terms, ids):
         table = logspace.log_sum_exp_by(terms, ids, count)
+    elif columns == 1 and is_plain(terms, ids) and is_for_native(terms, ids):
+        table = NativeLogSumExpBy.apply(terms, ids, count)  # type: ignore[no-untyped-call]
     elif columns == 1 and count <= _FEW_SUMS and is_for_triton(terms):
         from equilog.kernels import triton_sums
 
@@ -94,6 +97,31 @@ def log_sums(log_terms: Tensor, pools: Pools, slot: Tensor | None, slots: int) -
     else:
         table = logspace.LogSumExpBy.apply(terms, ids, count)  # type: ignore[no-untyped-call]
     return table.reshape(pools.count, slots * columns)
+
+
+def log_sums_at_first(log_terms: Tensor, pools: Pools, slot: Tensor, slots: int) -> Tensor:
+    """Return the same for consecutive pools, with a place for each set: that of the first of its slot has the sum.
+
+    (P, size * K), minus infinity in the places of the others.
+    """
+    if pools.size > 1 and _finds_first(log_terms):
+        ids, places = first_of_slot(slot, pools.size, slots), pools.count * pools.size
+        table = NativeLogSumExpBy.apply(log_terms.squeeze(1), ids, places)  # type: ignore[no-untyped-call]
+        return cast(Tensor, table).view(pools.count, pools.size)
+    return occupied.log_sums_at_first(log_terms, pools, slot)
+
+
+def are_small(pools: Pools, slots: int, log_terms: Tensor) -> bool:
+    """Tell whether a sum for each set of a pool costs less than one for each of its slots."""
+    if pools.given is None and pools.count > 1 and _finds_first(log_terms):
+        return pools.size < slots
+    return occupied.are_small(pools, slots)
+
+
+def _finds_first(log_terms: Tensor) -> bool:
+    """Tell whether to find the first set of a slot takes no comparison of the sets of a pool with each other."""
+    one_by_one = log_terms.shape[1] == 1 and is_plain(log_terms) and not is_transformed(log_terms)
+    return one_by_one and is_for_native(log_terms)
 
 
 def log_pair_sums(z: Tensor, sets: Sets, pools: Pools) -> Tensor:

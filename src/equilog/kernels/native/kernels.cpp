@@ -1,2 +1,3 @@
 #include "label.h"
 #include "pairs.h"
+#include "sums.h"
