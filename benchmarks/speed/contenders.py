@@ -49,10 +49,16 @@ def label_indices(target: Tensor) -> Tensor:
     return torch.where(target.gather(1, order) > 0, order, -1)
 
 
+def with_prior(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the loss that training by class counts uses: pools of 16, and a prior in the scores."""
+    return log_balanced_cross_entropy(logits, target, pool=16, prior=torch.ones(logits.shape[1]).to(logits.device))
+
+
 OURS = (
     Contender("class balance, batch", "index", log_balanced_cross_entropy),
     Contender("class balance, pools of 16", "index", lambda z, t: log_balanced_cross_entropy(z, t, pool=16)),
     Contender("class balance, pools of 1", "index", lambda z, t: log_balanced_cross_entropy(z, t, pool=1)),
+    Contender("class balance, pools of 16, prior", "index", with_prior),
     Contender("pair balance", "index", lambda z, t: log_balanced_cross_entropy(z, t, balance="pair"), 256),
     Contender("class balance, soft", "soft", log_balanced_cross_entropy),
     Contender("multi-label, sample", "labels", multilabel_cross_entropy),

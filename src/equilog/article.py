@@ -125,7 +125,7 @@ def general(logits: Tensor, target: Tensor, f: Callable[[Tensor], Tensor]) -> Te
         (tensor(0.3618), tensor(0.3618))
     """
     sets = as_sets("general", logits, target)
-    favour = f(sets.scores(sets.logits))
+    favour = f(sets.scores())
     if favour.shape != sets.logits.shape:
         raise ValueError(
             f"general: f must keep the shape of the logits, {tuple(sets.logits.shape)}; it gave {tuple(favour.shape)}."
@@ -176,7 +176,7 @@ def truncated(logits: Tensor, target: Tensor, order: int) -> Tensor:
         raise ValueError(f"truncated: order must be 1 or more; got {order}.")
     sets = as_sets("truncated", logits, target)
     assert sets.labels is not None
-    log_odds = log_odds_against_label(sets.scores(sets.logits), sets.labels) + sets.log_weight
+    log_odds = log_odds_against_label(sets.scores(), sets.labels) + sets.log_weight
     one = torch.zeros_like(log_odds)
     log_terms = _product(_by_class(torch.stack((one, log_odds), -1), sets.labels, sets.classes), order)
     return log_one_plus(log_sum_exp(log_terms[:, 1:])).sum()

@@ -1,5 +1,6 @@
 """The loss of one choice among C classes: logits -> log odds -> pooled with its neighbours -> log -> reduced."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,9 +12,8 @@ from equilog.inner import InnerName
 from equilog.mass import ClassMass, Layout
 from equilog.part import Group, Part, whole_of
 from equilog.pooling import as_pools
-from equilog.prior import with_prior
-from equilog.targets import Sets, as_compute_dtype, as_sets, class_vector
-from equilog.vocabulary import in_one_piece
+from equilog.prior import log_prior
+from equilog.targets import Sets, as_sets, class_vector
 
 Balance = Literal["class", "pair", "none"]
 Compensation = Literal["weight", "offset"]
@@ -251,12 +251,13 @@ def balanced_part(
     check_scale(where, scale)
     pools = as_pools(where, pool, sets.shape, sets.logits.device)
     grouping = as_grouping(where, balance, sets.classes, sets.logits.device, inner)
-    z = sets.logits if grouping.by_label else in_one_piece(sets.logits)
+    sets = sets if grouping.by_label else sets.in_one_piece()
     if prior is not None:
-        prior = class_vector(where, "prior", prior, z, positive=True, validate=validate)
-        z = with_prior(z, prior, prior_strength)
+        prior = class_vector(where, "prior", prior, sets.logits, positive=True, validate=validate)
+    shift = None if prior is None else log_prior(prior, prior_strength, sets.logits)
+    sets = replace(sets, shift=shift, scale=scale)
     compensated = grouping.inner if isinstance(grouping, ClassBalance) and compensation is not None else None
-    log_sums, groups = grouping.log_sums(z if scale == 1.0 else scale * as_compute_dtype(z), sets, pools)
+    log_sums, groups = grouping.log_sums(sets, pools)
     return Part(
         log_sums=log_sums,
         groups=groups,

@@ -61,23 +61,23 @@ class ClassBalance:
         """Whether a set with an index target needs only the odds against its label."""
         return not self.inner.separate
 
-    def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
-        """Return the log terms of the label, or of every class with its target's share, from scores (n, C)."""
+    def log_threats(self, sets: Sets) -> LogThreats:
+        """Return the log terms of the label, or of every class with its target's share."""
         if sets.labels is None:
             assert sets.probs is not None
-            return LogThreats(self.inner.log_of_each(sets.scores(z), sets.probs), None, 1)
+            return LogThreats(self.inner.log_of_each(sets.scores(), sets.probs), None, 1)
         if self.inner.separate:
-            return LogThreats(self.inner.log_of_label(sets.scores(z), sets), None, 1)
-        return LogThreats(self.inner.log_of_label(z, sets)[:, None], sets.labels, self.classes)
+            return LogThreats(self.inner.log_of_label(sets), None, 1)
+        return LogThreats(self.inner.log_of_label(sets)[:, None], sets.labels, self.classes)
 
-    def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
+    def log_sums(self, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
         """Return the log of the summed threats per pool and class, without a table of them where it can.
 
         (P, C), or fewer and the class of each.
         """
         if sets.probs is not None and self.inner.name == "odds":
-            return log_odds_sums(sets.scores(z), sets.probs, sets.log_weight, pools), None
-        return self.log_threats(z, sets).occupied(pools, sets.log_weight)
+            return log_odds_sums(sets.scores(), sets.probs, sets.log_weight, pools), None
+        return self.log_threats(sets).occupied(pools, sets.log_weight)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
@@ -103,11 +103,11 @@ class BlockBalance:
         """Whether a set with an index target needs only the odds against its label."""
         return self.count == 1
 
-    def log_threats(self, z: Tensor, sets: Sets) -> LogThreats:
+    def log_threats(self, sets: Sets) -> LogThreats:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
         if sets.labels is not None and self.count == 1:
-            return LogThreats(log_odds_of_label(z, sets)[:, None], None, 1)
-        z = sets.scores(z)
+            return LogThreats(log_odds_of_label(sets)[:, None], None, 1)
+        z = sets.scores()
         if sets.labels is not None:
             threats = self._log_total(log_threats_to_label(z, sets.labels))
             return LogThreats(threats, self.block[sets.labels], self.count)
@@ -122,11 +122,11 @@ class BlockBalance:
         same = torch.eye(self.count, dtype=torch.bool, device=z.device)
         return LogThreats(torch.where(same, inside[:, :, None], between).flatten(1), None, 1)
 
-    def log_sums(self, z: Tensor, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
+    def log_sums(self, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
         """Return the log of the summed threats per pool and group, (P, G), or fewer and the group of each."""
         if sets.labels is not None and not self.members and not occupied.are_small(pools, self.count):
-            return log_pair_sums(z, sets, pools), None
-        return self.log_threats(z, sets).occupied(pools, sets.log_weight)
+            return log_pair_sums(sets, pools), None
+        return self.log_threats(sets).occupied(pools, sets.log_weight)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of class j for every pair (j, k); blocks of one class only."""

@@ -37,11 +37,8 @@ class Inner(Protocol):
         class, else to its own alone.
         """
 
-    def log_of_label(self, z: Tensor, sets: Sets) -> Tensor:
-        """Return the log terms of sets with index targets, from scores (n, C): (n,) of their class, or (n, C).
-
-        The scores of ignored sets are blank where all terms are `separate`.
-        """
+    def log_of_label(self, sets: Sets) -> Tensor:
+        """Return the log terms of sets with index targets: (n,) of their class, or (n, C)."""
 
     def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
         """Return the log terms (n, C) of sets with probability targets (n, C), from scores (n, C)."""
@@ -63,9 +60,9 @@ class Odds:
     link = 2.0
     separate = False
 
-    def log_of_label(self, z: Tensor, sets: Sets) -> Tensor:
+    def log_of_label(self, sets: Sets) -> Tensor:
         """Return the log odds (n,) against each label."""
-        return log_odds_of_label(z, sets)
+        return log_odds_of_label(sets)
 
     def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
         """Return the log odds against each class with its target's share."""
@@ -88,9 +85,9 @@ class NegativeLogLikelihood:
     link = 1.0
     separate = False
 
-    def log_of_label(self, z: Tensor, sets: Sets) -> Tensor:
+    def log_of_label(self, sets: Sets) -> Tensor:
         """Return the log of the cross-entropy (n,) of each set."""
-        return _log_of_nll(log_odds_of_label(z, sets))
+        return _log_of_nll(log_odds_of_label(sets))
 
     def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
         """Return the log of each class's part of the cross-entropy."""
@@ -117,11 +114,11 @@ class Divergence:
     link = 1.0
     separate = True
 
-    def log_of_label(self, z: Tensor, sets: Sets) -> Tensor:
+    def log_of_label(self, sets: Sets) -> Tensor:
         """Return (n, C): log(-log p_j - 1 + p_j) of the label and log p_k of every other class."""
         assert sets.labels is not None
         index = sets.labels[:, None]
-        log_prob = -log_one_plus(log_odds_against_each(z))
+        log_prob = -log_one_plus(log_odds_against_each(sets.scores()))
         return log_prob.scatter(1, index, _log_of_gap(log_prob.gather(1, index)))
 
     def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
@@ -145,10 +142,10 @@ INNERS: dict[str, Inner] = {inner.name: inner for inner in (Odds(), NegativeLogL
 """The inner terms by name."""
 
 
-def log_odds_of_label(z: Tensor, sets: Sets) -> Tensor:
+def log_odds_of_label(sets: Sets) -> Tensor:
     """Return the log odds (n,) against the label, minus infinity for an ignored set: one number of it is blanked."""
     assert sets.labels is not None
-    return sets.blanked(log_odds_against_label(z, sets.labels), -torch.inf)
+    return sets.blanked(log_odds_against_label(sets.logits, sets.labels, sets.shift, sets.scale), -torch.inf)
 
 
 def _log_of_nll(log_odds: Tensor) -> Tensor:

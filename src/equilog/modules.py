@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -34,7 +35,7 @@ from equilog.multilabel import multilabel_part, side_weight
 from equilog.part import Group, Part, as_group, whole_of
 from equilog.pooling import Pools, as_pools
 from equilog.positives import IndexedLabels, read_labels
-from equilog.prior import with_prior
+from equilog.prior import log_prior, with_prior
 from equilog.targets import Sets, as_compute_dtype, as_sets
 
 
@@ -351,13 +352,13 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             opposites = sets.labels is not None and not isinstance(grouping, ClassBalance)
             self.link.fill_(inner.link - 1.0 / size if opposites else inner.link)
             return
-        z = self.scale * with_prior(
-            as_compute_dtype(sets.logits), self._current_prior(sets.classes), self.prior_strength
-        )
-        self.log_others = draw_pools(grouping.log_threats(z, sets), sets.log_weight, size - 1)
+        prior = self._current_prior(sets.classes)
+        shift = None if prior is None else log_prior(prior, self.prior_strength, sets.logits)
+        seen = replace(sets, shift=shift, scale=self.scale)
+        self.log_others = draw_pools(grouping.log_threats(seen), sets.log_weight, size - 1)
         # The posterior divides p_y by the share that a set of class y keeps of cross-entropy's gradient. The mean share
         # tells how far the scores are from those of a large pool.
-        log_prob = z.log_softmax(1).gather(1, sets.labels[:, None]).squeeze(1)
+        log_prob = seen.scores().log_softmax(1).gather(1, sets.labels[:, None]).squeeze(1)
         share = inner.log_share(log_prob, self.log_others[:, sets.labels]).exp().mean(0)
         self.link.copy_(inner.link - (share * sets.is_kept).sum() / sets.is_kept.sum().clamp(min=1))
 

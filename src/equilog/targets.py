@@ -1,16 +1,18 @@
 """Logits, targets and weights of any accepted shape -> n sets of C classes in one form, checked once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from equilog.vocabulary import in_one_piece, is_spread
+from equilog.vocabulary import beside, in_one_piece, is_spread
 
 
 @dataclass(frozen=True)
 class Sets:
     """n sets, each a choice among C classes: the rows every loss works on.
+
+    The loss sees scores scale * (logits + shift), which are formed where they are read.
 
     Ignored sets stay in their place with weight 0. What they hold (NaN included) must reach neither the value nor the
     gradient, so whoever reads the logits takes them through `scores`, or calls `blanked` on what it made of them, on
@@ -33,6 +35,10 @@ class Sets:
     """(n,) bool: the set is kept and its label in range; None where all of them are known to be."""
     shape: torch.Size
     """The shape of the caller's sets: (N, d1, ...), or () for a single set."""
+    shift: Tensor | None = None
+    """(C,) in the type to compute in, such as the log of a prior; None where it is 0."""
+    scale: float = 1.0
+    """Factor > 0."""
 
     def blanked(self, values: Tensor, blank: float) -> Tensor:
         """Return values (n, ...) with `blank` in the ignored sets, and NaN where a label is out of range.
@@ -45,9 +51,13 @@ class Sets:
         after = (-1,) + (1,) * (values.dim() - 1)
         return torch.where(self.usable.reshape(after), values, rest.reshape(after))
 
-    def scores(self, z: Tensor) -> Tensor:
-        """Return scores (n, C) made of the logits in the type to compute in, with 0 in the ignored sets."""
-        return self.blanked(as_compute_dtype(z), 0.0)
+    def scores(self) -> Tensor:
+        """Return the scores (n, C) in the type to compute in, with 0 in the ignored sets."""
+        return self.blanked(scores_of(self.logits, self.shift, self.scale), 0.0)
+
+    def in_one_piece(self) -> "Sets":
+        """Return the sets with logits that are not spread over ranks."""
+        return replace(self, logits=in_one_piece(self.logits))
 
     @property
     def count(self) -> int:
@@ -190,6 +200,13 @@ def class_vector(where: str, name: str, values: Tensor, like: Tensor, *, positiv
     return vector
 
 
+def scores_of(logits: Tensor, shift: Tensor | None, scale: float) -> Tensor:
+    """Return scale * (logits + shift) in the type to compute in, from logits (..., C) and a shift (C,) or None."""
+    z = as_compute_dtype(logits)
+    z = z if shift is None else z + beside(shift, z)
+    return z if scale == 1.0 else scale * z
+
+
 def as_compute_dtype(values: Tensor) -> Tensor:
     """Return float64 as it is and every other floating type in float32."""
     return values.to(compute_dtype(values))
@@ -297,7 +314,7 @@ def _smooth(
 
 
 def _check_values(where: str, sets: Sets) -> None:
-    rows, labels, probs, log_weight = sets.scores(in_one_piece(sets.logits)), sets.labels, sets.probs, sets.log_weight
+    rows, labels, probs, log_weight = sets.in_one_piece().scores(), sets.labels, sets.probs, sets.log_weight
     if known((rows.isnan() | (rows == torch.inf)).any(), True):
         raise ValueError(f"{where}: logits hold NaN or +inf. Only -inf is allowed; it leaves a class out of a set.")
     if probs is None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from equilog import kernels
+from equilog import kernels, log_balanced_cross_entropy
 from equilog.kernels.native import build
 from equilog.kernels.native.call import has_kernels
 
@@ -112,6 +113,50 @@ def test_threads_do_not_change_the_log_odds(shape: tuple[int, int]) -> None:
         assert all(map(torch.equal, alone, found()))
     finally:
         torch.set_num_threads(threads)
+
+
+@needs_compiler
+@pytest.mark.parametrize("balance", ["class", "pair"])
+@pytest.mark.parametrize(("n", "classes"), [(60, 2), (200, 16), (300, 21)])
+def test_prior_and_scale_are_those_of_float64(n: int, classes: int, balance: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(n, classes, generator=generator)
+    target = torch.randint(classes, (n,), generator=generator)
+    prior = torch.rand(classes, generator=generator) + 0.1
+    for scale, strength in ((0.5, 1.0), (3.0, -2.0)):
+        found = []
+        for z in (logits.clone().requires_grad_(), logits.double().requires_grad_()):
+            loss = log_balanced_cross_entropy(
+                z, target, balance=balance, prior=prior, prior_strength=strength, scale=scale
+            )
+            (gradient,) = torch.autograd.grad(loss, z, create_graph=True)
+            (again,) = torch.autograd.grad(gradient.square().sum(), z)
+            found.append((loss.detach().double(), gradient.detach().double(), again.double()))
+        torch.testing.assert_close(found[0][:2], found[1][:2], rtol=2e-5, atol=2e-6)
+        # Differences of terms that nearly cancel.
+        torch.testing.assert_close(found[0][2], found[1][2], rtol=2e-2, atol=2e-4 * float(found[1][2].abs().max()))
+
+
+@needs_compiler
+def test_a_prior_may_be_learned() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(40, 3, generator=generator), torch.randint(3, (40,), generator=generator)
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        prior = torch.tensor([0.5, 0.3, 0.2], dtype=dtype, requires_grad=True)
+        log_balanced_cross_entropy(logits.to(dtype), target, prior=prior).backward()
+        slopes.append(prior.grad.double())
+    torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiler
+def test_no_scores_are_made_of_a_prior() -> None:
+    logits = torch.randn(1000, 200, requires_grad=True)
+    target = torch.randint(200, (1000,))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        log_balanced_cross_entropy(logits, target, prior=torch.rand(200) + 0.1, scale=2.0).backward()
+    made = [event.nbytes() for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert sum(size >= logits.nbytes // 2 for size in made) == 1  # the gradient
 
 
 @needs_compiler

@@ -29,7 +29,7 @@ def by_kernel(
 ) -> tuple[Tensor, ...]:
     z = scores.detach().clone().requires_grad_()
     sets = as_sets("test", z, labels, **options)
-    log_sums = kernels.log_pair_sums(z, sets, as_pools("test", pool, sets.shape, z.device))
+    log_sums = kernels.log_pair_sums(sets, as_pools("test", pool, sets.shape, z.device))
     assert "NativePairSums" in type(log_sums.grad_fn).__name__
     return log_sums.detach(), torch.autograd.grad(log_sums, z, upstream)[0]
 
@@ -40,7 +40,7 @@ def by_formula(
     z = scores.detach().double().requires_grad_()
     sets = as_sets("test", z, labels, **options)
     pools: Pools = as_pools("test", pool, sets.shape, z.device)
-    terms = odds.log_threats_to_label(sets.scores(z), labels) + sets.log_weight[:, None]
+    terms = odds.log_threats_to_label(sets.scores(), labels) + sets.log_weight[:, None]
     classes = z.shape[1]
     log_sums = log_sum_exp_by(terms, pools.ids * classes + labels, pools.count * classes).view(pools.count, -1)
     return log_sums.detach(), torch.autograd.grad(log_sums, z, upstream.double())[0]
@@ -71,7 +71,7 @@ def test_sums_and_gradient(n: int, classes: int, pool: str | int, size: float) -
 @pytest.mark.parametrize("size", [100.0, 3e3, 1e6])
 def test_sums_that_overflow_are_formed_in_logarithms(size: float) -> None:
     scores, labels = drawn(60, 5, size)
-    assert bool(pairs.pairs_forward(scores, labels, torch.zeros(60), 60)[2]) == (size > 100.0)
+    assert bool(pairs.pairs_forward(scores, labels, torch.zeros(60), 60, None, 1.0)[2]) == (size > 100.0)
     exact, _ = by_formula(scores, labels, torch.zeros(1, 25), "batch")
     upstream = as_of_the_loss(exact.float())
     (found, gradient), (_, expected) = (way(scores, labels, upstream, "batch") for way in (by_kernel, by_formula))

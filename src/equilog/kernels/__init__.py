@@ -29,29 +29,32 @@ from equilog.kernels.native.pairs import NativePairSums
 from equilog.kernels.native.sums import NativeLogSumExpBy, first_of_slot
 from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
-from equilog.targets import Sets, as_compute_dtype
+from equilog.targets import Sets, as_compute_dtype, scores_of
 from equilog.vocabulary import is_spread
 
 _FEW_SUMS = 64
 """Beyond these, terms are spread over enough addresses for torch's atomic operations not to queue."""
 
 
-def log_odds_against_label(z: Tensor, labels: Tensor) -> Tensor:
-    """Return the log odds (n,) against each set's label, from scores (n, C) of any floating type.
+def log_odds_against_label(z: Tensor, labels: Tensor, shift: Tensor | None = None, scale: float = 1.0) -> Tensor:
+    """Return the log odds (n,) against each set's label, from scores scale * (z + shift) (n, C) of any floating type.
 
     A set to which gradient 0 flows back gets gradient 0, whatever its scores, NaN included.
     """
+    on_gpu = is_for_triton(z, labels) and not is_transformed(z, labels)
+    z = z if on_gpu else as_compute_dtype(z)
+    if _has_kernel(z, labels) and not on_gpu and (shift is None or not shift.requires_grad):
+        return cast(Tensor, NativeLogOdds.apply(z, labels, shift, scale))  # type: ignore[no-untyped-call]
+    if shift is not None or scale != 1.0:
+        z = scores_of(z, shift, scale)
     if is_spread(z):
         return vocabulary.log_odds_against_label(as_compute_dtype(z), labels)
-    if is_for_triton(z, labels) and not is_transformed(z, labels):
+    if on_gpu:
         from equilog.kernels import triton_odds
 
         return triton_odds.log_odds_against_label(z, labels)
-    z = as_compute_dtype(z)
     if is_transformed(z, labels):
         return odds.log_odds_against_label(z, labels)
-    if is_for_native(z, labels) and not is_few(z):
-        return cast(Tensor, NativeLogOdds.apply(z, labels))  # type: ignore[no-untyped-call]
     if is_plain(z, labels):
         learns = z.requires_grad and torch.is_grad_enabled()  # a Function is run with neither told
         return cast(Tensor, ChunkedLogOdds.apply(z, labels, learns))  # type: ignore[no-untyped-call]
@@ -124,16 +127,16 @@ def _finds_first(log_terms: Tensor) -> bool:
     return one_by_one and is_for_native(log_terms)
 
 
-def log_pair_sums(z: Tensor, sets: Sets, pools: Pools) -> Tensor:
-    """Return the log of the summed threats of each class to each label (P, C * C), from scores (n, C) of any type."""
-    labels, log_weight = cast(Tensor, sets.labels), sets.log_weight
-    plain = pools.given is None and pools.sets and not is_transformed(z, labels, log_weight)
-    if plain and not log_weight.requires_grad and is_for_native(z, labels, log_weight) and not is_few(z):
-        # What is left out has weight 0, and is not looked at.
-        weight = sets.blanked(log_weight, -torch.inf)
-        return cast(Tensor, NativePairSums.apply(z, labels, weight, pools.size))  # type: ignore[no-untyped-call]
-    threats = odds.log_threats_to_label(sets.scores(z), labels)
-    return log_sums(threats + log_weight[:, None], pools, labels, z.shape[1])
+def log_pair_sums(sets: Sets, pools: Pools) -> Tensor:
+    """Return the log of the summed threats of each class to each label (P, C * C), of sets with index targets."""
+    z, labels, log_weight, shift = as_compute_dtype(sets.logits), cast(Tensor, sets.labels), sets.log_weight, sets.shift
+    constant = not log_weight.requires_grad and (shift is None or not shift.requires_grad)
+    if pools.given is None and pools.sets and constant and _has_kernel(z, labels, log_weight):
+        weight = sets.blanked(log_weight, -torch.inf)  # a set of weight 0 is not looked at
+        given = (z, labels, weight, pools.size, shift, sets.scale)
+        return cast(Tensor, NativePairSums.apply(*given))  # type: ignore[no-untyped-call]
+    threats = odds.log_threats_to_label(sets.scores(), labels)
+    return log_sums(threats + log_weight[:, None], pools, labels, sets.classes)
 
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
@@ -150,6 +153,11 @@ def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: 
         flat = logits.reshape(-1)
         return cast(Tensor, ChunkedLogSums.apply(flat, index, weight, samples, scale))  # type: ignore[no-untyped-call]
     return sides.log_index_sums(logits, index, weight, scale)
+
+
+def _has_kernel(z: Tensor, *others: Tensor) -> bool:
+    """Tell whether a C++ kernel takes these, and is worth a call."""
+    return is_for_native(z, *others) and not is_few(z) and not is_transformed(z, *others)
 
 
 def _is_compiled_for_cpu(logits: Tensor, target: Tensor, weight: Tensor) -> bool:

@@ -40,7 +40,7 @@ class MulticlassPeer(Criterion):
                 f"got {tuple(target.shape)} {target.dtype}. Indices must be integers: call target.long()."
             )
         sets = as_sets(name, logits, target, sample_weight=sample_weight)
-        return weighted_mean(self.per_row(sets.scores(sets.logits), sets), sets.log_weight.exp())
+        return weighted_mean(self.per_row(sets.scores(), sets), sets.log_weight.exp())
 
 
 def cross_entropy(logits: Tensor, sets: Sets, weight: Tensor | None = None) -> Tensor:

@@ -2,13 +2,16 @@
 
 import ctypes
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from equilog.kernels.native.build import library
 
+WIDTH = 16
+"""Floats in a vector of the kernels."""
 _FEW = 2**15
 
 Arguments = ParamSpec("Arguments")
@@ -41,16 +44,28 @@ def is_few(scores: Tensor) -> bool:
     return torch.compiler.is_compiling() and scores.numel() < _FEW
 
 
-def run(kernel: str, *arguments: Tensor | int) -> int:
+def run(kernel: str, *arguments: Tensor | float | None) -> int:
     """Call a kernel with the addresses of tensors, with numbers, and last with how many threads it may use."""
     found = library()
     assert found is not None
-    given = [
-        ctypes.c_void_p(each.data_ptr()) if isinstance(each, Tensor) else ctypes.c_int64(each) for each in arguments
-    ]
+    given = [_as_c(each) for each in arguments]
     function = found[f"equilog_{kernel}"]
     function.restype = ctypes.c_int64
     return cast(int, function(*given, ctypes.c_int64(torch.get_num_threads())))
+
+
+def _as_c(value: Tensor | float | None) -> Any:
+    if isinstance(value, Tensor) or value is None:
+        return ctypes.c_void_p(None if value is None else value.data_ptr())
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
+
+
+def table_of_scores(z: Tensor, shift: Tensor | None, scale: float) -> tuple[Tensor | float | None, ...]:
+    """Return what stands for a table of scores scale * (z + shift) in the arguments of a kernel."""
+    z = with_rows(z)
+    # A kernel reads whole vectors of it.
+    shift = None if shift is None else F.pad(shift, (0, -len(shift) % WIDTH))
+    return z, z.stride(0), *z.shape, shift, float(scale)
 
 
 def with_rows(table: Tensor) -> Tensor:

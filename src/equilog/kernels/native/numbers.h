@@ -45,6 +45,28 @@ static inline void add_to(double* sums, Floats terms) {
     total += __builtin_convertvector(terms, Doubles);
     std::memcpy(sums, &total, sizeof total);
 }
+// A table of scores scale * (z + shift), shift being null or as long as whole vectors.
+struct Scores {
+    const float* z;
+    int64_t stride, rows, classes;
+    const float* shift;
+    float scale;
+
+    struct Line {
+        Row row;
+        const float* shift;
+        float scale;
+        Floats operator()(int64_t k, int count, float rest) const {
+            Floats values = row(k, count, 0.0f);
+            if (shift) values += load(shift + k);
+            values *= scale;
+            return count == WIDTH ? values : numbered() < count ? values : all(rest);
+        }
+        float operator[](int64_t k) const { return scale * (row.at[k] + (shift ? shift[k] : 0.0f)); }
+    };
+    Line operator[](int64_t i) const { return {{z + i * stride, z + (rows - 1) * stride + classes}, shift, scale}; }
+};
+
 // Within 1.2 units in the last place from -87.3 to 88.3; 0 below, infinity above, NaN of NaN.
 static inline Floats exponential(Floats x) {
     const Floats shifted = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: the nearest integer in the low bits

@@ -7,15 +7,12 @@
 
 #include "numbers.h"
 
-struct Pairs {
-    const float* z;
-    int64_t stride;
+struct Pairs : Scores {
     const int64_t* labels;
     const float* weight;
-    int64_t rows, classes, size;  // size: rows a pool
+    int64_t size;  // rows a pool
 
-    Row row(int64_t i) const { return {z + i * stride, z + (rows - 1) * stride + classes}; }
-    float own(int64_t i) const { return z[i * stride + labels[i]]; }
+    float own(int64_t i) const { return (*this)[i][labels[i]]; }
     int64_t columns() const { return (classes + WIDTH - 1) / WIDTH * WIDTH; }
     int64_t line(int64_t i) const { return i / size * classes + labels[i]; }
     int64_t lines() const { return (rows + size - 1) / size * classes; }
@@ -23,10 +20,10 @@ struct Pairs {
     // Whether the threats of all columns from begin to end fit a float. NaN is told by their sum.
     bool is_safe(int64_t i, int64_t begin, int64_t end) const {
         const float own_score = own(i);
-        return fold(-INF, begin, end, [&, score = row(i)](Floats m, int64_t k, int n) {
+        return fold(-INF, begin, end, [&, score = (*this)[i]](Floats m, int64_t k, int n) {
                    return greater(m, score(k, n, -INF)); }, greater) - own_score <= 80.0f;
     }
-    double threat(int64_t i, int64_t k) const { return std::exp(double(z[i * stride + k]) - double(own(i))); }
+    double threat(int64_t i, int64_t k) const { return std::exp(double((*this)[i][k]) - double(own(i))); }
 };
 
 static inline bool add_threats(const Pairs& of, int64_t begin, int64_t end, double* table) {
@@ -36,11 +33,11 @@ static inline bool add_threats(const Pairs& of, int64_t begin, int64_t end, doub
         double* cell = table + of.line(i) * of.columns();
         if (weight == 0.0f) continue;
         if (of.is_safe(i, begin, end)) {
-            const Row row = of.row(i);
+            const Scores::Line score = of[i];
             const float own = of.own(i);
             for (int64_t k = begin; k < end; k += WIDTH) {
                 const int n = int(std::min(end - k, int64_t{WIDTH}));
-                const Floats threats = weight * exponential(row(k, n, -INF) - own);
+                const Floats threats = weight * exponential(score(k, n, -INF) - own);
                 seen += threats;
                 add_to(cell + k, threats);
             }
@@ -56,9 +53,9 @@ static inline bool add_threats(const Pairs& of, int64_t begin, int64_t end, doub
 }
 
 extern "C" int64_t equilog_pairs_forward(
-    const float* z, int64_t stride, const int64_t* labels, const float* weight, int64_t rows, int64_t classes,
-    int64_t size, double* table, int64_t threads) {
-    const Pairs of{z, stride, labels, weight, rows, classes, size};
+    const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
+    const int64_t* labels, const float* weight, int64_t size, double* table, int64_t threads) {
+    const Pairs of{{z, stride, rows, classes, shift, float(scale)}, labels, weight, size};
     std::atomic<bool> is_whole{true};
     // By columns: each thread has cells of its own, and a cell has its terms in the same order however many there are.
     in_parallel((classes + WIDTH - 1) / WIDTH, rows * WIDTH, threads, [&](int64_t begin, int64_t end, int64_t) {
@@ -69,10 +66,11 @@ extern "C" int64_t equilog_pairs_forward(
 }
 
 extern "C" int64_t equilog_pairs_backward(
-    const float* z, int64_t stride, const int64_t* labels, const float* weight, int64_t rows, int64_t classes,
-    int64_t size, const double* table, const float* upstream, float* gradient, int64_t threads) {
-    const Pairs of{z, stride, labels, weight, rows, classes, size};
-    const auto slope = [](double sum, float flow) { return sum == 0.0 ? 0.0 : flow / sum; };
+    const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
+    const int64_t* labels, const float* weight, int64_t size, const double* table, const float* upstream,
+    float* gradient, int64_t threads) {
+    const Pairs of{{z, stride, rows, classes, shift, float(scale)}, labels, weight, size};
+    const auto slope = [=](double sum, float flow) { return sum == 0.0 ? 0.0 : scale * flow / sum; };
     std::vector<float> slopes(of.lines() * of.columns());
     in_parallel(of.lines(), classes, threads, [&](int64_t begin, int64_t end, int64_t) {
         constexpr double MOST = std::numeric_limits<float>::max();
@@ -90,11 +88,11 @@ extern "C" int64_t equilog_pairs_backward(
             if (weight == 0.0f) {
                 std::fill(out, out + classes, 0.0f);
             } else if (of.is_safe(i, 0, classes)) {
-                const Row row = of.row(i);
+                const Scores::Line score = of[i];
                 const float* slopes_of = slopes.data() + of.line(i) * of.columns();
                 Floats total{};
                 each(classes, out, gradient + end * classes, [&](int64_t k, int n) {
-                    const Floats part = weight * exponential(row(k, n, -INF) - own) * load(slopes_of + k);
+                    const Floats part = weight * exponential(score(k, n, -INF) - own) * load(slopes_of + k);
                     total += part;
                     return part; });
                 out[of.labels[i]] = -across(total, add);  // its own slope is 0

@@ -7,76 +7,89 @@ from torch import Tensor
 from torch.autograd import Function
 
 from equilog.kernels.dispatch import is_transformed
-from equilog.kernels.native.call import operator, run, with_rows
+from equilog.kernels.native.call import WIDTH, operator, run, table_of_scores
 from equilog.logspace import log_sum_exp_by
 from equilog.odds import log_threats_to_label
 from equilog.pooling import Pools
+from equilog.targets import scores_of
 
 
 class NativePairSums(Function):
-    """The log sums (P, C * C) over consecutive pools, from float32 scores (n, C) and labels (n,) on the CPU."""
+    """The log sums (P, C * C) over consecutive pools, from float32 scores scale * (z + shift) (n, C) on the CPU."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, labels: Tensor, log_weight: Tensor, size: int) -> Tensor:
+    def forward(
+        ctx: Any, z: Tensor, labels: Tensor, log_weight: Tensor, size: int, shift: Tensor | None, scale: float
+    ) -> Tensor:
         """Return the log sums; keep the sums."""
-        log_sums, sums, are_logs = pairs_forward(z, labels, log_weight, size)
-        ctx.size = size
-        ctx.save_for_backward(z, labels, log_weight, sums, are_logs)
+        log_sums, sums, are_logs = pairs_forward(z, labels, log_weight, size, shift, scale)
+        ctx.size, ctx.scale = size, scale
+        ctx.save_for_backward(z, labels, log_weight, shift, sums, are_logs)
         return log_sums
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of the scores."""
-        z, labels, log_weight, sums, are_logs = ctx.saved_tensors
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of z."""
+        z, labels, log_weight, shift, sums, are_logs = ctx.saved_tensors
         if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_transformed(upstream)):
             with torch.enable_grad():
-                again = _by_formula(z, labels, log_weight, ctx.size)
+                again = _by_formula(scores_of(z, shift, ctx.scale), labels, log_weight, ctx.size)
                 (gradient,) = torch.autograd.grad(again, z, upstream, create_graph=True)
         else:
-            gradient = pairs_backward(z, labels, log_weight, sums, are_logs, upstream, ctx.size)
-        return gradient, None, None, None
+            gradient = pairs_backward(z, labels, log_weight, ctx.size, shift, ctx.scale, sums, are_logs, upstream)
+        return gradient, None, None, None, None, None
 
 
-def _as_forward(z: Tensor, labels: Tensor, log_weight: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
+def _as_forward(z: Tensor, labels: Tensor, log_weight: Tensor, size: int, *_: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
     pools = -(-z.shape[0] // size)
     return z.new_empty(pools, z.shape[1] * z.shape[1]), _table(z, pools), z.new_empty((), dtype=torch.bool)
 
 
 def _table(z: Tensor, pools: int) -> Tensor:
-    """Return zeros in float64 for each pool, label and class (P * C, columns), in vectors of 16."""
-    return z.new_zeros(pools * z.shape[1], -(-z.shape[1] // 16) * 16, dtype=torch.float64)
+    """Return zeros in float64 for each pool, label and class (P * C, columns), in whole vectors."""
+    return z.new_zeros(pools * z.shape[1], -(-z.shape[1] // WIDTH) * WIDTH, dtype=torch.float64)
 
 
 @operator(_as_forward)
-def pairs_forward(z: Tensor, labels: Tensor, log_weight: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def pairs_forward(
+    z: Tensor, labels: Tensor, log_weight: Tensor, size: int, shift: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the log sums, a table of the sums, and whether it is one of their logs: where they overflow or are NaN."""
-    z, labels = with_rows(z), labels.contiguous()
     pools, classes = -(-len(z) // size), z.shape[1]
     sums = _table(z, pools)
-    if run("pairs_forward", z, z.stride(0), labels, log_weight.exp(), *z.shape, size, sums):
+    given = table_of_scores(z, shift, scale)
+    if run("pairs_forward", *given, labels.contiguous(), log_weight.exp(), size, sums):
         log_sums = sums[:, :classes].float().log()  # half the time of a double's
         if log_sums.amax() == torch.inf:
             log_sums = sums[:, :classes].log().float()
         return log_sums.view(pools, -1), sums, torch.tensor(False)
-    log_sums = _by_formula(z.double(), labels, log_weight.double(), size)
+    log_sums = _by_formula(scores_of(z, shift, scale).double(), labels, log_weight.double(), size)
     sums[:, :classes] = log_sums.view(-1, classes)
     return log_sums.float(), sums, torch.tensor(True)
 
 
-def _as_scores(z: Tensor, *_: Tensor | int) -> Tensor:
+def _as_scores(z: Tensor, *_: Any) -> Tensor:
     return z.new_empty(z.shape)
 
 
 @operator(_as_scores)
 def pairs_backward(
-    z: Tensor, labels: Tensor, log_weight: Tensor, sums: Tensor, are_logs: Tensor, upstream: Tensor, size: int
+    z: Tensor,
+    labels: Tensor,
+    log_weight: Tensor,
+    size: int,
+    shift: Tensor | None,
+    scale: float,
+    sums: Tensor,
+    are_logs: Tensor,
+    upstream: Tensor,
 ) -> Tensor:
-    """Return the gradient of the scores from the sums, and what flows back to their logs."""
-    z, labels, gradient = with_rows(z), labels.contiguous(), z.new_empty(z.shape)
+    """Return the gradient of z from the sums, and what flows back to their logs."""
     if are_logs:
-        return _gradient_by_formula(z, labels, log_weight, sums[:, : z.shape[1]], upstream, size)
-    weight, upstream = log_weight.exp(), upstream.contiguous()
-    run("pairs_backward", z, z.stride(0), labels, weight, *z.shape, size, sums, upstream, gradient)
+        z, log_sums = scores_of(z, shift, scale), sums[:, : z.shape[1]]
+        return _gradient_by_formula(z, labels, log_weight, log_sums, scale * upstream, size)
+    gradient, given = z.new_empty(z.shape), table_of_scores(z, shift, scale)
+    run("pairs_backward", *given, labels.contiguous(), log_weight.exp(), size, sums, upstream.contiguous(), gradient)
     return gradient
 
 
