@@ -16,6 +16,7 @@ from benchmarks.speed.measure import forward_and_backward, peak_bytes, ratios, w
 from rich.console import Console
 
 from equilog import __version__
+from equilog.kernels.native.call import has_kernels
 
 SHAPES: dict[Kind, list[tuple[int, int]]] = {
     "index": [(256, 10), (65536, 21), (2048, 256), (4096, 1000), (2048, 32000)],
@@ -100,6 +101,7 @@ def setting(device: str) -> dict[str, str]:
         "python": platform.python_version(),
         "processor": torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
+        "C++ kernels": "yes" if has_kernels() else "no",
         "malloc": os.environ.get("GLIBC_TUNABLES", "the system's"),
     }
 

@@ -43,6 +43,11 @@ INTRODUCTION = (
     "`python -m benchmarks.speed --write docs` made this page: the time of forward and backward over that of torch's",
     "own loss on the same tensors, and the peak of what a step allocates, the gradient included, over the size of the",
     "logits. Times are medians of ratios taken in turn, so that a slow moment of the machine strikes both.",
+    "",
+    "On the CPU float32 logits are read by C++ kernels, built on first use where there is a compiler and kept in",
+    "`$XDG_CACHE_HOME/equilog`, else `~/.cache/equilog`. `$CXX` names another compiler; `EQUILOG_NATIVE=0`, before a",
+    "command, does without kernels. torch.compile calls them as well, but for small inputs, where what it makes of",
+    "the formula is faster.",
 )
 
 

@@ -2,10 +2,11 @@
 
 Each function here has one meaning and several ways to it, chosen from what kind of call it is:
 
-    plain call, CPU         chunks of rows that stay in the cache, analytic gradient
+    float32 on the CPU      C++ kernels where there is a compiler to build them, in eager calls, and in compiled ones
+                            that are not small
+    plain call, CPU         else, chunks of rows that stay in the cache, analytic gradient
     a GPU, compiled or not  Triton kernels where triton is installed, analytic gradient
-    other compiled calls    the formula as it stands, analytic gradient; the compiler fuses it. On the CPU, soft targets
-                            go by the chunks all the same: compiled loops down the columns are slower
+    other compiled calls    the formula as it stands, analytic gradient; the compiler fuses it
     spread over ranks       sums over each rank's classes, brought together
     transformed             the formula as it stands: torch.func, forward derivatives, batched gradients
 
