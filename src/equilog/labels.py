@@ -27,6 +27,9 @@ class Labels:
     shape: torch.Size
     """The shape of the caller's labels: (N, L) or longer, or (L,) for one sample."""
 
+    each = 1
+    """Labels that each of the pools' sets is."""
+
     @property
     def logits(self) -> Tensor:
         """(n,) in float32, or float64 where the caller's are; 0 where the label is left out."""

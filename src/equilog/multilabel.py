@@ -173,11 +173,14 @@ def multilabel_part(
         kept=labels.kept,
         shape=labels.shape,
         layout=Layout("multilabel", 2, spans=spans(pool, labels.shape)),
+        each=labels.each,
     )
 
 
 def side_weight(where: str, pos_weight: float | Tensor | None, labels: Labels | IndexedLabels) -> Tensor | None:
     """Return the factors on the log of the positives and on that of the negatives (2,), or None."""
+    if pos_weight is None:
+        return None
     return as_side_weight(where, pos_weight, as_compute_dtype(labels.given_logits[:0]))
 
 

@@ -29,10 +29,12 @@ class Part:
     """Gives the weighted number of sets of each class (C,), where somebody asks."""
     pools: Pools
     kept: Tensor | None
-    """(n,) bool: the set is not ignored; None where none is."""
+    """(n,) bool: the set is not ignored, or how many of its labels are not; None where none is."""
     shape: torch.Size
     """The shape of the caller's sets, which n values in a row have lost."""
     layout: Layout
+    each: int = 1
+    """How many labels one of the pools' sets is."""
     groups: Groups | None = None
     """The groups of the sums where they are not all G; None in one pool that spans several parts."""
 
@@ -45,7 +47,7 @@ class Part:
             log_sums=log_sums.logsumexp(0) if self.groups is None else self.groups.together(log_sums),
             at_optimum=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
             class_count=self.class_count(),
-            sets=_as_number(self.pools.sets if self.kept is None else self.kept.sum(), log_sums),
+            sets=_as_number(self.pools.sets * self.each if self.kept is None else self.kept.sum(), log_sums),
             pools=_as_number(self.pools.nonempty(self.kept), log_sums),
             layout=self.layout,
         )
@@ -77,15 +79,15 @@ class Part:
             log_mass = torch.logaddexp(log_mass, (at_optimum.amax(1, keepdim=True) - at_optimum).log())
         if group_weight is not None:
             log_mass = log_mass * (group_weight if self.groups is None else group_weight[self.groups.ids])
-        per_pool = log_mass.sum(1)
+        total = log_mass.sum(1) if reduction == "none" else log_mass.sum()
         if whole is not None and not self.layout.spans:
-            per_pool = per_pool * factor
+            total = total * factor
         if reduction == "none":
-            return per_pool.reshape(self.shape) if self.pools.apart else per_pool
+            return total.reshape(self.shape) if self.pools.apart else total
         if reduction == "sum":
-            return per_pool.sum()
-        pools = self.pools.nonempty(self.kept) if whole is None else whole.pools.to(per_pool)
-        return per_pool.sum() / (max(pools, 1) if isinstance(pools, int) else pools.clamp(min=1))
+            return total
+        pools = self.pools.nonempty(self.kept) if whole is None else whole.pools.to(total)
+        return total / (max(pools, 1) if isinstance(pools, int) else pools.clamp(min=1))
 
 
 def _as_number(count: Tensor | int, like: Tensor) -> Tensor:

@@ -1,17 +1,16 @@
 """Multi-label targets that name their positives: (N, k) label numbers, for so many labels that a table is too much."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from equilog.kernels import log_index_sums
+from equilog.kernels import log_index_sums, sorted_positives
 from equilog.labels import Labels, as_labels, check_mask, product_of
 from equilog.pooling import Pools, as_pools
+from equilog.sides import PADDING
 from equilog.targets import compute_dtype, known
-
-PADDING = -1
-"""What fills up the rows of samples with fewer positives than others."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class IndexedLabels:
     given_logits: Tensor
     """(N, L) of any floating type."""
     index: Tensor
-    """(N, k) int64, each positive once; L where there is none."""
+    """(N, k) int64, each positive once and in order; L where there is none."""
     weight: Tensor | None
     """(N, L) in the dtype that is computed in, 0 where a label is left out; None where all weights are 1."""
     wrong: Tensor | None
@@ -30,11 +29,16 @@ class IndexedLabels:
     """The shape of the caller's labels: (N, L), or (L,) for one sample."""
 
     @property
-    def kept(self) -> Tensor:
-        """(N,) how many labels of each sample are not left out."""
-        if self.weight is None:
-            return torch.full_like(self.index[:, :1].sum(1), self.given_logits.shape[1])
-        return self.weight.count_nonzero(1)
+    def each(self) -> int:
+        """Labels a sample."""
+        return self.given_logits.shape[1]
+
+    @property
+    def kept(self) -> Tensor | None:
+        """(N,) how many labels of each sample are not left out; None where none is."""
+        if self.weight is not None:
+            return self.weight.count_nonzero(1)
+        return None if self.each else torch.zeros_like(self.index[:, :1].sum(1))
 
     def log_sums(self, pools: Pools, scale: float) -> Tensor:
         """Return the logs of the summed threats to each pool's positives and negatives, (P, 2)."""
@@ -111,33 +115,29 @@ def read_labels(
 
 
 def as_index(where: str, target: Tensor, labels: int, *, validate: bool) -> tuple[Tensor, Tensor | None]:
-    """Return positives (N, k), `labels` in place of the padding, and which samples are wrong (N,), None where none is.
+    """Return positives (N, k) in order, `labels` in place of the padding, and which samples (N,) are wrong.
 
-    Where nobody waits for the check, what is out of range is taken for padding, and its sample is wrong.
+    None are known to be where that is None. Where nobody waits for the check, what is out of range is taken for
+    padding, and its sample is wrong.
     """
-    index = target.long()
-    padding = index == PADDING
-    in_range = (index >= 0) & (index < labels)
-    outside = ~(in_range | padding)
-    index = torch.where(in_range, index, labels)
-    ordered = index.sort(1).values
-    again = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < labels)
-    wrong = outside.any(1) | again.any(1)
+    target = target.long()
+    index, wrong = sorted_positives(target, labels)
     found = known(wrong.any(), validate)
-    if found:
-        sample = int(wrong.nonzero()[0])
-        if outside[sample].any():
-            label = int(target[sample][outside[sample]][0])
-            raise ValueError(
-                f"{where}: target names label {label} in sample {sample}, but logits have {labels} labels, 0 to "
-                f"{labels - 1}. Fill rows up with {PADDING}."
-            )
-        label = int(ordered[sample, 1:][again[sample]][0])
+    if not found:
+        return index, wrong if found is None else None
+    sample = int(wrong.nonzero()[0])
+    named = target[sample][target[sample] != PADDING]
+    outside = named[(named < 0) | (named >= labels)]
+    if len(outside):
         raise ValueError(
-            f"{where}: target names label {label} twice in sample {sample}; name each positive once, and fill rows up "
-            f"with {PADDING}."
+            f"{where}: target names label {int(outside[0])} in sample {sample}, but logits have {labels} labels, 0 to "
+            f"{labels - 1}. Fill rows up with {PADDING}."
         )
-    return index, wrong if found is None else None
+    label = next(label for label, times in Counter(named.tolist()).items() if times > 1)
+    raise ValueError(
+        f"{where}: target names label {label} twice in sample {sample}; name each positive once, and fill rows up "
+        f"with {PADDING}."
+    )
 
 
 def looks_indexed(logits: object, target: object) -> bool:

@@ -12,6 +12,9 @@ from equilog.logspace import log_sum_exp, log_sum_exp_by
 from equilog.pooling import Pools
 from equilog.targets import as_compute_dtype
 
+PADDING = -1
+"""What fills up the positives of samples with fewer of them than others."""
+
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
     """Return both log sums of each pool (P, 2), from labels (n,)."""
@@ -33,7 +36,7 @@ def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: 
 
 
 def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float) -> Tensor:
-    """Return both log sums of each sample (N, 2), from logits (N, L) and its positives (N, k), L where there is none.
+    """Return both log sums of each sample (N, 2), from logits (N, L) and positives (N, k), L where there is none.
 
     The positives are taken out of the negatives' sum: taken off it, they would leave nothing but rounding.
     """
@@ -46,6 +49,18 @@ def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: 
     if weight is not None:
         share, weight = share * weight.gather(1, own), F.pad(weight, (0, 1))
     return torch.cat((log_sum_exp(-x.gather(1, own), 1, share), log_sum_exp(others, 1, weight)), 1)
+
+
+def sorted_positives(target: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+    """Return positives (N, k) in order, `labels` in place of the padding, and which samples are wrong (N,).
+
+    A wrong sample names a label twice, or one that is not there, which is taken for padding.
+    """
+    in_range = (target >= 0) & (target < labels)
+    outside = ~(in_range | (target == PADDING))
+    index = torch.where(in_range, target, labels).sort(1).values
+    again = (index[:, 1:] == index[:, :-1]) & (index[:, 1:] < labels)
+    return index, outside.any(1) | again.any(1)
 
 
 def shown(logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -24,9 +24,11 @@ from equilog.kernels import each
 from equilog.kernels.dispatch import is_for_triton, is_plain, is_transformed
 from equilog.kernels.each import ChunkedLogOddsSums
 from equilog.kernels.label import ChunkedLogOdds
-from equilog.kernels.native.call import is_few, is_for_native
+from equilog.kernels.native import positives
+from equilog.kernels.native.call import is_few, is_for_native, is_on_cpu
 from equilog.kernels.native.label import NativeLogOdds
 from equilog.kernels.native.pairs import NativePairSums
+from equilog.kernels.native.sides import NativeLogSums
 from equilog.kernels.native.sums import NativeLogSumExpBy, first_of_slot
 from equilog.kernels.side_sums import ChunkedLogSums
 from equilog.pooling import Pools
@@ -142,13 +144,18 @@ def log_pair_sums(sets: Sets, pools: Pools) -> Tensor:
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
     """Return the logs of the summed threats to each pool's positives and negatives, (P, 2), from labels (n,)."""
+    if pools.given is None and pools.sets and _are_for_native(logits, target, weight):
+        return cast(Tensor, NativeLogSums.apply(logits, target, weight, pools.size, scale))  # type: ignore[no-untyped-call]
     if pools.given is None and pools.sets and _only_logits_learn(logits, target, weight):
         return cast(Tensor, ChunkedLogSums.apply(logits, target, weight, pools, scale))  # type: ignore[no-untyped-call]
     return sides.log_side_sums(logits, target, weight, pools, scale)
 
 
 def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float) -> Tensor:
-    """Return the same logs of each sample (N, 2), from logits (N, L) and positives (N, k), L where there is none."""
+    """Return the same logs of each sample (N, 2), from logits (N, L) and sorted positives (N, k), filled up with L."""
+    if logits.numel() and _are_for_native(logits, index, weight):
+        flat, size = logits.reshape(-1), logits.shape[1]
+        return cast(Tensor, NativeLogSums.apply(flat, index, weight, size, scale))  # type: ignore[no-untyped-call]
     if logits.numel() and _only_logits_learn(logits, index, weight):
         samples = Pools(len(logits), logits.numel(), logits.device, size=logits.shape[1])
         flat = logits.reshape(-1)
@@ -159,6 +166,20 @@ def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: 
 def _has_kernel(z: Tensor, *others: Tensor) -> bool:
     """Tell whether a C++ kernel takes these, and is worth a call."""
     return is_for_native(z, *others) and not is_few(z) and not is_transformed(z, *others)
+
+
+def sorted_positives(target: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+    """Return positives (N, k) in order, `labels` in place of the padding, and which samples are wrong (N,)."""
+    if is_on_cpu(target) and not is_transformed(target):
+        return positives.sorted_positives(target, labels)
+    return sides.sorted_positives(target, labels)
+
+
+def _are_for_native(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+    """Tell whether the C++ kernel can take labels, and is worth its call."""
+    given = (logits, target) if weight is None else (logits, target, weight)
+    constant = not any(each.requires_grad for each in given[1:])
+    return constant and _has_kernel(*given)
 
 
 def _is_compiled_for_cpu(logits: Tensor, target: Tensor, weight: Tensor) -> bool:

@@ -47,6 +47,11 @@ class Given:
             return sides.log_index_sums(logits.view(-1, self.pools.size), self.target, self.weight, self.scale)
         return sides.log_side_sums(logits, self.target, self.weight, self.pools, self.scale)
 
+    def gradient(self, logits: Tensor, upstream: Tensor) -> Tensor:
+        """Return the gradient of the logits (n,) by the formula, once more differentiable."""
+        with torch.enable_grad():
+            return torch.autograd.grad(self.log_sums(logits), logits, upstream, create_graph=True)[0]
+
     def blocks(self, logits: Tensor) -> Iterator[tuple["_Block", Tensor, Table]]:
         """Give each block with its scaled logits (pools, width) and its targets."""
         for block in _layout(self.pools, pieces=not self.indexed):
@@ -99,9 +104,7 @@ class ChunkedLogSums(Function):
         logits, target, weight, sums = ctx.saved_tensors
         given = Given(target, weight, ctx.pools, ctx.scale)
         if torch.is_grad_enabled() or is_transformed(upstream):
-            with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(given.log_sums(logits), logits, upstream, create_graph=True)
-            return gradient, None, None, None, None
+            return given.gradient(logits, upstream), None, None, None, None
         if ctx.in_logs:
             return _gradient_in_logs(given, logits, sums, upstream), None, None, None, None
         # The exponentials become the gradient, which the caller may write to: they serve once.

@@ -1,8 +1,9 @@
 """A call of a C++ kernel from tensors, the same way in eager and in compiled calls."""
 
 import ctypes
+import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -29,13 +30,14 @@ has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def is_for_native(scores: Tensor, *others: Tensor) -> bool:
     """Tell whether the kernels can take these: float32 scores on the CPU, with tensors that are no more than that."""
-    return (
-        scores.dtype == torch.float32
-        and all(
-            each.device.type == "cpu" and (torch.compiler.is_compiling() or type(each) in (Tensor, torch.nn.Parameter))
-            for each in (scores, *others)
-        )
-        and has_kernels()
+    return scores.dtype == torch.float32 and is_on_cpu(scores, *others)
+
+
+def is_on_cpu(*tensors: Tensor) -> bool:
+    """Tell whether there are kernels, and these are tensors on the CPU and no more than that."""
+    return has_kernels() and all(
+        each.device.type == "cpu" and (torch.compiler.is_compiling() or type(each) in (Tensor, torch.nn.Parameter))
+        for each in tensors
     )
 
 
@@ -46,18 +48,24 @@ def is_few(scores: Tensor) -> bool:
 
 def run(kernel: str, *arguments: Tensor | float | None) -> int:
     """Call a kernel with the addresses of tensors, with numbers, and last with how many threads it may use."""
+    given = [_as_c(each) for each in arguments]
+    return cast(int, _function(kernel, tuple(map(type, given)))(*given, torch.get_num_threads()))
+
+
+@functools.cache
+def _function(kernel: str, types: tuple[type, ...]) -> "ctypes._NamedFuncPointer":
     found = library()
     assert found is not None
-    given = [_as_c(each) for each in arguments]
-    function = found[f"equilog_{kernel}"]
+    function = found[f"equilog_{kernel}"]  # an object of its own
+    function.argtypes = [*(ctypes.c_double if each is float else ctypes.c_int64 for each in types), ctypes.c_int64]
     function.restype = ctypes.c_int64
-    return cast(int, function(*given, ctypes.c_int64(torch.get_num_threads())))
+    return function
 
 
-def _as_c(value: Tensor | float | None) -> Any:
-    if isinstance(value, Tensor) or value is None:
-        return ctypes.c_void_p(None if value is None else value.data_ptr())
-    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
+def _as_c(value: Tensor | float | None) -> float:
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    return 0 if value is None else value
 
 
 def table_of_scores(z: Tensor, shift: Tensor | None, scale: float) -> tuple[Tensor | float | None, ...]:

@@ -1,3 +1,5 @@
 #include "label.h"
 #include "pairs.h"
+#include "positives.h"
+#include "sides.h"
 #include "sums.h"
