@@ -170,7 +170,7 @@ def _has_kernel(z: Tensor, *others: Tensor) -> bool:
 
 def sorted_positives(target: Tensor, labels: int) -> tuple[Tensor, Tensor]:
     """Return positives (N, k) in order, `labels` in place of the padding, and which samples are wrong (N,)."""
-    if is_on_cpu(target) and not is_transformed(target):
+    if is_on_cpu(target) and not is_few(target) and not is_transformed(target):
         return positives.sorted_positives(target, labels)
     return sides.sorted_positives(target, labels)
 
