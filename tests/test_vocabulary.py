@@ -1,5 +1,6 @@
 """Logits spread over ranks by class have the value and the gradient of logits in one place."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -185,3 +186,25 @@ def test_what_they_cannot_do_is_told(of_two_ranks: list[dict[str, Any]]) -> None
     for result in of_two_ranks:
         assert "logits.full_tensor()" in result["twice"]
         assert "must be spread over their classes, Shard(1); got (Shard(dim=0),)" in result["sets spread"]
+
+
+def of_a_rank_of_a_grid(_: int) -> list[tuple[Tensor, Tensor]]:
+    mesh = init_device_mesh("cpu", (2, 2))
+    logits, target, _ = inputs({})
+    found = []
+    for placements in ([Replicate(), Shard(1)], [Shard(1), Replicate()], [Shard(1), Shard(1)]):
+        spread = distribute_tensor(logits, mesh, placements)
+        value, gradient = value_and_gradient(spread, target, prior=PRIOR, pool=5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # two gathers, where torch would have one
+            found.append((value, gradient.full_tensor()))
+    return found
+
+
+@pytest.mark.slow
+def test_a_grid_of_ranks_spreads_them_over_either_side_or_both() -> None:
+    logits, target, _ = inputs({})
+    expected = value_and_gradient(logits, target, prior=PRIOR, pool=5)
+    for of_rank in run_ranks(4, of_a_rank_of_a_grid):
+        for found in of_rank:
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

@@ -25,11 +25,14 @@ print(library() is not None, round(loss.item(), 4), round(logits.grad.abs().sum(
 """
 
 
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("CXX", "EQUILOG_NATIVE")}
+
+
 def a_step(cache: Path, **environment: str) -> tuple[str, str]:
     """What a new process prints of a step, and what it says besides."""
     run = subprocess.run(
         [sys.executable, "-c", STEP],
-        env={**os.environ, "XDG_CACHE_HOME": str(cache), **environment},
+        env={**ENVIRONMENT, "XDG_CACHE_HOME": str(cache), **environment},
         capture_output=True,
         text=True,
         check=True,
@@ -53,7 +56,7 @@ def test_kernels_are_built_once_and_give_what_the_rest_gives(tmp_path: Path) -> 
 def test_processes_that_build_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", STEP], env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, stdout=subprocess.PIPE
+            [sys.executable, "-c", STEP], env={**ENVIRONMENT, "XDG_CACHE_HOME": str(tmp_path)}, stdout=subprocess.PIPE
         )
         for _ in range(3)
     ]

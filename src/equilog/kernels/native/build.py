@@ -9,6 +9,7 @@ import functools
 import hashlib
 import logging
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -16,7 +17,9 @@ import tempfile
 from pathlib import Path
 
 _SOURCES = Path(__file__).parent
-_FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread"]
+_FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread"]
+if platform.machine() in ("x86_64", "AMD64"):  # others have their vectors without being asked
+    _FLAGS.append("-march=native")
 
 log = logging.getLogger(__name__)
 
