@@ -118,6 +118,12 @@ def log_threats_to_label(z: Tensor, labels: Tensor) -> Tensor:
     return torch.where(own == -torch.inf, torch.inf, (z - own).scatter(1, index, -torch.inf))
 
 
+def left_at_optimum(target: Tensor) -> Tensor:
+    """Return what is left of the odds at the best scores (n, C): sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
+    root = target.sqrt()
+    return root * (root.sum(1, keepdim=True) - root)
+
+
 def weighted_log(log_terms: Tensor, target: Tensor) -> Tensor:
     """Return log(target * exp(log_terms)), minus infinity wherever the target is 0, whatever the term."""
     positive = target > 0

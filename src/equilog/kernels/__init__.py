@@ -26,6 +26,7 @@ from equilog.kernels.each import ChunkedLogOddsSums
 from equilog.kernels.label import ChunkedLogOdds
 from equilog.kernels.native import positives
 from equilog.kernels.native.call import is_few, is_for_native, is_on_cpu
+from equilog.kernels.native.each import NativeLogOddsSums, each_at_optimum
 from equilog.kernels.native.label import NativeLogOdds
 from equilog.kernels.native.pairs import NativePairSums
 from equilog.kernels.native.sides import NativeLogSums
@@ -67,12 +68,23 @@ def log_odds_against_label(z: Tensor, labels: Tensor, shift: Tensor | None = Non
 
 def log_odds_sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
     """Return the log of the summed odds against each class (P, C), from scores and probability targets (n, C)."""
-    if pools.given is None and pools.sets and _only_logits_learn(z, target, log_weight):
-        learns = z.requires_grad and torch.is_grad_enabled()
-        return cast(Tensor, ChunkedLogOddsSums.apply(z, target, log_weight, pools, learns))  # type: ignore[no-untyped-call]
-    if pools.given is None and _is_compiled_for_cpu(z, target, log_weight):
-        return cast(Tensor, each.compiled_log_odds_sums(z, target, log_weight, pools.count, pools.size))
+    constant = not (target.requires_grad or log_weight.requires_grad)
+    if pools.given is None and pools.sets and constant and not is_transformed(z, target, log_weight):
+        if is_for_native(z, target, log_weight):
+            return cast(Tensor, NativeLogOddsSums.apply(z, target, log_weight, pools.size))  # type: ignore[no-untyped-call]
+        if is_plain(z, target, log_weight):
+            learns = z.requires_grad and torch.is_grad_enabled()
+            return cast(Tensor, ChunkedLogOddsSums.apply(z, target, log_weight, pools, learns))  # type: ignore[no-untyped-call]
     return each.log_odds_sums(z, target, log_weight, pools)
+
+
+def odds_at_optimum(target: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
+    """Return what is left of the odds against each class at the best scores, summed over pools (P, C); no gradient."""
+    target, log_weight = target.detach(), log_weight.detach()
+    consecutive = pools.given is None and pools.sets and not is_transformed(target, log_weight)
+    if consecutive and is_for_native(target, log_weight):
+        return each_at_optimum(target, log_weight, pools.size)
+    return weighted_sums(odds.left_at_optimum, target, log_weight, pools)
 
 
 def weighted_sums(of: Callable[[Tensor], Tensor], values: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
@@ -180,13 +192,6 @@ def _are_for_native(logits: Tensor, target: Tensor, weight: Tensor | None) -> bo
     given = (logits, target) if weight is None else (logits, target, weight)
     constant = not any(each.requires_grad for each in given[1:])
     return constant and _has_kernel(*given)
-
-
-def _is_compiled_for_cpu(logits: Tensor, target: Tensor, weight: Tensor) -> bool:
-    """Tell whether this is a compiled call on the CPU that may ask for the gradient of the logits alone."""
-    constant = not (target.requires_grad or weight.requires_grad)
-    on_cpu = torch.compiler.is_compiling() and logits.device.type == "cpu"
-    return constant and on_cpu and not is_transformed(logits, target, weight)
 
 
 def _only_logits_learn(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:

@@ -36,7 +36,7 @@ class ChunkedLogOddsSums(Function):
     def forward(ctx: Any, z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools, learns: bool) -> Tensor:
         """Return the log sums; keep the probabilities where it `learns`: a gradient may be asked for."""
         ctx.shares, ctx.pools = z.new_empty(z.shape) if learns else None, pools
-        log_sums = _sums(z, target, log_weight, pools, ctx.shares)
+        log_sums = chunked_log_sums(z, target, log_weight, pools, ctx.shares)
         ctx.save_for_backward(z, target, log_weight, log_sums)
         return log_sums
 
@@ -50,47 +50,11 @@ class ChunkedLogOddsSums(Function):
                 (gradient,) = torch.autograd.grad(again, z, upstream, create_graph=True)
             return gradient, None, None, None, None
         shares, ctx.shares = ctx.shares, None  # the caller may write to what it is given: once only
-        gradient = _gradient(z, target, log_weight, ctx.pools, log_sums, upstream, shares)
+        gradient = chunked_gradient(z, target, log_weight, ctx.pools, log_sums, upstream, shares)
         return gradient, None, None, None, None
 
 
-@torch.library.custom_op("equilog::log_odds_sums", mutates_args=())
-def compiled_log_odds_sums(z: Tensor, target: Tensor, log_weight: Tensor, count: int, size: int) -> Tensor:
-    """Return the same in a compiled call, whose compiler would make slow loops down the columns of the formula."""
-    return _sums(z, target, log_weight, Pools(count, len(z), z.device, size=size), None)
-
-
-@torch.library.custom_op("equilog::log_odds_sums_gradient", mutates_args=())
-def _compiled_gradient(
-    z: Tensor, target: Tensor, log_weight: Tensor, log_sums: Tensor, upstream: Tensor, count: int, size: int
-) -> Tensor:
-    pools = Pools(count, len(z), z.device, size=size)
-    return _gradient(z, target, log_weight, pools, log_sums, upstream, None)
-
-
-@compiled_log_odds_sums.register_fake
-def _(z: Tensor, target: Tensor, log_weight: Tensor, count: int, size: int) -> Tensor:  # noqa: ARG001
-    return z.new_empty(count, z.shape[1])
-
-
-@_compiled_gradient.register_fake
-def _(z: Tensor, *_: Any) -> Tensor:
-    return z.new_empty(z.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    z, target, log_weight, ctx.count, ctx.size = inputs
-    ctx.save_for_backward(z, target, log_weight, output)
-
-
-def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
-    return _compiled_gradient(*ctx.saved_tensors, upstream, ctx.count, ctx.size), None, None, None, None
-
-
-compiled_log_odds_sums.register_autograd(_backward, setup_context=_save)
-
-
-def _sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools, shares: Tensor | None) -> Tensor:
+def chunked_log_sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools, shares: Tensor | None) -> Tensor:
     """Return the log sums, and in `shares`, where there is such a table, the probabilities."""
     log_sums = z.new_full((pools.count, z.shape[1]), -torch.inf)
     scratch = z.new_empty(0)
@@ -107,7 +71,7 @@ def _sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools, shares: T
     return log_sums
 
 
-def _gradient(
+def chunked_gradient(
     z: Tensor,
     target: Tensor,
     log_weight: Tensor,

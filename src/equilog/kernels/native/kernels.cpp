@@ -1,3 +1,4 @@
+#include "each.h"
 #include "label.h"
 #include "pairs.h"
 #include "positives.h"

@@ -6,7 +6,10 @@
 #include <cstring>
 #include <limits>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#define INLINE __attribute__((always_inline)) static inline
 
 constexpr float INF = std::numeric_limits<float>::infinity();
 constexpr float LOWEST = std::numeric_limits<float>::lowest();
@@ -24,6 +27,8 @@ static inline Floats load(const float* from) {
     std::memcpy(&values, from, sizeof values);
     return values;
 }
+static inline void store(float* to, Floats values) { std::memcpy(to, &values, sizeof values); }
+
 // Rows of a table, read a vector at a time: past the end of a row, where there is more of the table.
 struct Row {
     const float* at;
@@ -38,13 +43,21 @@ struct Row {
 };
 
 using Doubles = double __attribute__((vector_size(8 * WIDTH)));
+using HalfDoubles = double __attribute__((vector_size(4 * WIDTH)));
 
-static inline void add_to(double* sums, Floats terms) {
-    Doubles total;
+// Lane by lane: a conversion of whole vectors becomes several instructions.
+template <size_t... Lane>
+INLINE void add_half(double* sums, Floats terms, double weight, std::index_sequence<Lane...>) {
+    HalfDoubles total;
     std::memcpy(&total, sums, sizeof total);
-    total += __builtin_convertvector(terms, Doubles);
+    total += weight * HalfDoubles{terms[Lane]...};
     std::memcpy(sums, &total, sizeof total);
 }
+INLINE void add_to(double* sums, Floats terms, double weight = 1.0) {
+    add_half(sums, terms, weight, std::index_sequence<0, 1, 2, 3, 4, 5, 6, 7>());
+    add_half(sums + 8, terms, weight, std::index_sequence<8, 9, 10, 11, 12, 13, 14, 15>());
+}
+
 // A table of scores scale * (z + shift), shift being null or as long as whole vectors.
 struct Scores {
     const float* z;
@@ -85,23 +98,28 @@ struct Scores {
     return x > 88.3f ? all(INF) : y;
 }
 
+static inline Floats square_root(Floats x) {
+    for (int lane = 0; lane < WIDTH; ++lane) x[lane] = std::sqrt(x[lane]);
+    return x;
+}
+
 using Eight = float __attribute__((vector_size(32)));
 using Four = float __attribute__((vector_size(16)));
 
-template <class Half, class Whole, class Join>
-static inline Half halved(const Whole& values, Join join) {
-    Half low, high;
-    std::memcpy(&low, &values, sizeof low);
-    std::memcpy(&high, reinterpret_cast<const char*>(&values) + sizeof low, sizeof high);
-    return join(low, high);
+// Lane by lane, of which compilers make a single instruction; of bytes copied out of the middle they do not.
+template <class Half, class Whole, class Join, size_t... Lane>
+static inline Half halved(const Whole& values, Join join, std::index_sequence<Lane...>) {
+    return join(Half{values[Lane]...}, Half{values[sizeof...(Lane) + Lane]...});
 }
 template <class Join>
 static inline float across(const Floats& values, Join join) {
-    const Four few = halved<Four>(halved<Eight>(values, join), join);
+    const Eight half = halved<Eight>(values, join, std::make_index_sequence<8>());
+    const Four few = halved<Four>(half, join, std::make_index_sequence<4>());
     return join(join(few[0], few[2]), join(few[1], few[3]));
 }
 
 constexpr auto add = [](auto a, auto b) { return a + b; };
+constexpr auto lesser = [](auto a, auto b) { return b < a ? b : a; };  // a where either is NaN
 constexpr auto greater = [](auto a, auto b) { return b > a ? b : a; };  // a where either is NaN
 
 // Fold step(accumulator, first column, columns) over columns of a row, in several accumulators that need not wait for each other.
