@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from equilog.logspace import log_sum_exp, log_sum_exp_by
+from equilog.mass import precise
 from equilog.targets import per_set
 
 
@@ -32,7 +33,13 @@ class Pools:
         """(n,) int64, the pool of each set; made only where it is needed, since it is twice the size of the sets."""
         if self.given is not None:
             return self.given
-        return torch.arange(self.sets, device=self.device) // max(self.size, 1)
+        size = max(self.size, 1)
+        if torch.compiler.is_compiling():
+            # Not by integers: where the number of sets is dynamic, torch's compiler (2.13) takes it for a multiple of the
+            # divisor. Exact: no quotient is nearer to a whole number than half a set, more than float64 rounds.
+            order = torch.arange(self.sets, device=self.device, dtype=precise(self.device))
+            return ((order + 0.5) / size).floor().long()
+        return torch.arange(self.sets, device=self.device) // size
 
     def slots(self, slot: Tensor, slots: int) -> Tensor:
         """Return the number (n,) of each set's slot among all the pools', 0..count*slots-1, from that in its pool."""

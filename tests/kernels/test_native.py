@@ -175,3 +175,20 @@ def test_tables_of_any_strides_are_read() -> None:
         expected = kernels.log_odds_against_label(copied, labels)
         assert torch.equal(log_odds, expected)
         assert torch.equal(gradient, torch.autograd.grad(expected.sum(), copied)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its compiler
+def test_compiled_once_for_all_sizes() -> None:
+    """The number of sets is no multiple of the pool's size when it is compiled anew, with kernels and without."""
+    loss = torch.compile(log_balanced_cross_entropy, fullgraph=True, dynamic=True)
+    generator = torch.Generator().manual_seed(0)
+    for n, classes in ((4000, 30), (5001, 40), (90, 5), (6001, 30)):
+        found = []
+        logits = torch.randn(n, classes, generator=generator)
+        target = torch.randint(classes, (n,), generator=generator)
+        for way in (loss, log_balanced_cross_entropy):
+            z = logits.clone().requires_grad_()
+            value = way(z, target, pool=16)
+            found.append((value.detach(), torch.autograd.grad(value, z)[0]))
+        torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-7)
