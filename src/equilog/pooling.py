@@ -35,8 +35,8 @@ class Pools:
             return self.given
         size = max(self.size, 1)
         if torch.compiler.is_compiling():
-            # Not by integers: where the number of sets is dynamic, torch's compiler (2.13) takes it for a multiple of the
-            # divisor. Exact: no quotient is nearer to a whole number than half a set, more than float64 rounds.
+            # Not by integers: where the number of sets is dynamic, torch's compiler (2.13) takes it for a multiple of
+            # the divisor. Exact: no quotient is nearer to a whole number than half a set, more than float64 rounds.
             order = torch.arange(self.sets, device=self.device, dtype=precise(self.device))
             return ((order + 0.5) / size).floor().long()
         return torch.arange(self.sets, device=self.device) // size
