@@ -128,6 +128,8 @@ def check_mask(where: str, mask: Tensor | None) -> None:
 
 def product_of(factors: list[Tensor], dtype: torch.dtype) -> Tensor:
     """Return the product of factors: 0 wherever one is 0, with gradient 0, and NaN where one is negative."""
+    if len(factors) == 1 and factors[0].dtype == torch.bool:
+        return factors[0].to(dtype)
     kept, product = factors[0] != 0, _not_negative(factors[0], dtype)
     for factor in factors[1:]:
         kept, product = kept & (factor != 0), product * _not_negative(factor, dtype)

@@ -64,6 +64,8 @@ class Pools:
             if self.given is None:
                 return self.count if self.sets else 0
             kept = torch.ones_like(self.given)
+        if self.given is None:
+            return self.side_by_side(kept[:, None], 0).any(1).sum()
         return (self.sums(kept.long()[:, None]) > 0).sum()
 
     def side_by_side(self, values: Tensor, padding: float) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from equilog import kernels, multilabel_cross_entropy, sides
 from equilog.kernels.native import positives
 from equilog.kernels.native.call import has_kernels
+from equilog.kernels.native.sides import NativeLogSums
 from equilog.pooling import Pools, as_pools
 
 pytestmark = [
@@ -49,6 +50,10 @@ def drawn(n: int, kind: str, spread: float, weighted: bool, seed: int = 0) -> tu
     return logits, target, weight
 
 
+def by_kernel(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
+    return NativeLogSums.apply(logits, target, weight, pools.size, scale)  # type: ignore[no-any-return, no-untyped-call]
+
+
 def check(found: Any, formula: Any, logits: Tensor, *rest: Any) -> None:
     """Compare log sums and the gradient of both sides with the formula's, in float64 on the same numbers.
 
@@ -80,7 +85,7 @@ def check(found: Any, formula: Any, logits: Tensor, *rest: Any) -> None:
 def test_the_formula_in_float64(kind: str, weighted: bool, spread: float, shape: tuple[int, int], pool: Any) -> None:
     pools = as_pools("test", pool, torch.Size(shape), torch.device("cpu"))
     given = drawn(shape[0] * shape[1], kind, spread, weighted)
-    check(kernels.log_side_sums, sides.log_side_sums, *given, pools, SCALE)
+    check(by_kernel, sides.log_side_sums, *given, pools, SCALE)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -94,7 +99,7 @@ def test_the_formula_in_float64(kind: str, weighted: bool, spread: float, shape:
 )
 def test_all_sizes(n: int, size: int, kind: str, spread: float, weighted: bool, seed: int) -> None:
     pools = Pools(-(-n // size), n, torch.device("cpu"), size=size, ragged=True)
-    check(kernels.log_side_sums, sides.log_side_sums, *drawn(n, kind, spread, weighted, seed), pools, 1.0)
+    check(by_kernel, sides.log_side_sums, *drawn(n, kind, spread, weighted, seed), pools, 1.0)
 
 
 def named(rows: int, labels: int, most: int, seed: int = 0) -> Tensor:
@@ -142,7 +147,7 @@ def gradient(log_sums: Tensor, logits: Tensor, upstream: Tensor | None = None) -
 
 def in_pools(logits: Tensor, target: Tensor, size: int) -> Tensor:
     pools = Pools(len(logits) // size, len(logits), logits.device, size=size)
-    return kernels.log_side_sums(logits, target, None, pools, 1.0)
+    return by_kernel(logits, target, None, pools, 1.0)
 
 
 def test_infinities_and_empty_sides() -> None:
@@ -177,7 +182,7 @@ def test_shares_so_small_that_floats_lose_them() -> None:
     """A weight of 1e-30 at a logit of -60: e^-129 is nothing to a float, and its log and gradient are not."""
     logits = torch.tensor([-60.0, 50.0]).requires_grad_()
     pools = Pools(1, 2, logits.device, size=2)
-    log_sums = kernels.log_side_sums(logits, torch.tensor([0, 1]), torch.tensor([1e-30, 1e-20]), pools, 1.0)
+    log_sums = by_kernel(logits, torch.tensor([0, 1]), torch.tensor([1e-30, 1e-20]), pools, 1.0)
     expected = torch.tensor([[-50.0, -60.0]]) + torch.tensor([[1e-20, 1e-30]]).log()
     torch.testing.assert_close(log_sums.detach(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient(log_sums, logits), torch.tensor([1.0, -1.0]), rtol=2e-6, atol=0)
@@ -193,7 +198,7 @@ def test_threads_do_not_show(labels: int, size: int) -> None:
     found = []
     for threads in (1, 4):
         torch.set_num_threads(threads)
-        log_sums = kernels.log_side_sums(logits, target, weight, pools, SCALE)
+        log_sums = by_kernel(logits, target, weight, pools, SCALE)
         found.append((log_sums.detach(), gradient(log_sums, logits)))
     for one, several in zip(*found, strict=True):
         torch.testing.assert_close(one, several, rtol=3e-7, atol=0)
@@ -204,7 +209,7 @@ def test_strided_numbers() -> None:
     assert weight is not None
     pools = Pools(6, 90, logits.device, size=15)
     strided = (logits[::2], target[::2], weight[::2])
-    check(kernels.log_side_sums, sides.log_side_sums, *strided, pools, SCALE)
+    check(by_kernel, sides.log_side_sums, *strided, pools, SCALE)
     table = logits.view(2, 90).T[:, :2]
     index = torch.tensor([[0, 2]]).expand(90, 2)
     check(kernels.log_index_sums, sides.log_index_sums, table, index, weight.view(2, 90).T, SCALE)
@@ -216,7 +221,7 @@ def test_gradient_of_the_gradient_and_gradients_in_batches() -> None:
     found = []
     for x, t, v in ((logits, target, weight), (logits.double(), target.double(), weight.double())):  # type: ignore[union-attr]
         x = x.requires_grad_()
-        log_sums = kernels.log_side_sums(x, t, v, pools, 1.0)
+        log_sums = (sides.log_side_sums if x.dtype == torch.float64 else by_kernel)(x, t, v, pools, 1.0)
         (slope,) = torch.autograd.grad(log_sums.square().sum(), x, create_graph=True)
         (curve,) = torch.autograd.grad(slope.square().sum(), x, retain_graph=True)
         rows = torch.eye(8, dtype=x.dtype).view(8, 4, 2)
@@ -246,6 +251,24 @@ def test_nothing_as_large_as_the_logits_is_made_but_the_gradient(kind: str) -> N
     with Largest(size // 2, table, target) as made:
         multilabel_cross_entropy(table, target).backward()
     assert made.made == [size]
+
+
+def test_which_calls_go_by_the_kernel() -> None:
+    logits, target, weight = drawn(64, "soft", 1.0, True)
+    logits.requires_grad_()
+    assert weight is not None
+
+    def taken(size: int, z: Tensor = logits, v: Tensor = weight, ids: Tensor | None = None) -> bool:
+        pools = Pools(64 // size, 64, z.device, ids, size=size)
+        return "NativeLogSums" in kernels.log_side_sums(z, target, v, pools, 1.0).grad_fn.name()  # type: ignore[union-attr]
+
+    assert taken(16)
+    assert taken(64)
+    assert not taken(4)  # too small to be worth it
+    assert not taken(16, z=logits.double())
+    assert not taken(16, z=logits.bfloat16())
+    assert not taken(16, v=weight.clone().requires_grad_())  # which the kernel has no gradient of
+    assert not taken(16, ids=torch.arange(64) % 4)
 
 
 @pytest.mark.slow

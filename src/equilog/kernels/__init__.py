@@ -39,6 +39,9 @@ from equilog.vocabulary import is_spread
 _FEW_SUMS = 64
 """Beyond these, terms are spread over enough addresses for torch's atomic operations not to queue."""
 
+_LEAST_LABELS = 8
+"""In smaller pools most of a vector of sixteen is idle, and loops over the labels of a block are as fast."""
+
 
 def log_odds_against_label(z: Tensor, labels: Tensor, shift: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """Return the log odds (n,) against each set's label, from scores scale * (z + shift) (n, C) of any floating type.
@@ -156,7 +159,7 @@ def log_pair_sums(sets: Sets, pools: Pools) -> Tensor:
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
     """Return the logs of the summed threats to each pool's positives and negatives, (P, 2), from labels (n,)."""
-    if pools.given is None and pools.sets and _are_for_native(logits, target, weight):
+    if pools.given is None and pools.sets and pools.size >= _LEAST_LABELS and _are_for_native(logits, target, weight):
         return cast(Tensor, NativeLogSums.apply(logits, target, weight, pools.size, scale))  # type: ignore[no-untyped-call]
     if pools.given is None and pools.sets and _only_logits_learn(logits, target, weight):
         return cast(Tensor, ChunkedLogSums.apply(logits, target, weight, pools, scale))  # type: ignore[no-untyped-call]
