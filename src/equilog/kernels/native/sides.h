@@ -40,7 +40,8 @@ struct Named {
         const int64_t* end;
         Floats operator()(int64_t k, int) {
             Floats values{};
-            for (; next < end && *next < k + WIDTH; ++next) values[*next - k] = 1.0f;
+            for (; next < end && *next < k + WIDTH; ++next)
+                values = numbered() == int32_t(*next - k) ? all(1.0f) : values;
             return values;
         }
     };
