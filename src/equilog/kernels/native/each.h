@@ -32,19 +32,23 @@ INLINE float largest(Row scores, Columns<KNOWN> classes) {
     return across(most, greater);
 }
 
-// Write a row's exponentials, and return the sum of the others. Nothing but sums has to wait for the row to be read: a
-// class that has a share of the target and too small an exponential makes the sum infinite.
+// A sum of a row before its lanes are added up, and so that of as many rows as are done together.
+using Sums = Floats[MOST_ROWS];
+
+// Write a row's exponentials, and add up those of the largest, as 1, and the rest. Nothing but sums has to wait for the
+// row to be read: a class that has a share of the target and too small an exponential makes its sum infinite.
 template <int KNOWN>
-INLINE float exponentials(Row scores, Row target, float most, Columns<KNOWN> classes, float* to) {
-    Floats rest{}, tops{};
+INLINE void exponentials(
+    Row scores, Row target, float most, Columns<KNOWN> classes, float* to, Floats& rest, Floats& tops) {
+    Floats others{}, largest{};
     classes.each([&](int64_t k, int n) {
         const Floats x = scores(k, n, -INF) - most, e = exponential(x);
-        rest += (x < LOG_NEAR) & (target(k, n, 0.0f) != 0.0f) ? all(INF) : x == 0.0f ? Floats{} : e;
-        tops += x == 0.0f ? all(1.0f) : Floats{};
+        others += (x < LOG_NEAR) & (target(k, n, 0.0f) != 0.0f) ? all(INF) : x == 0.0f ? Floats{} : e;
+        largest += x == 0.0f ? all(1.0f) : Floats{};
         store(to + k, x == 0.0f ? all(TOP) : e);
     });
-    const float others = across(rest, add) + (across(tops, add) - 1.0f);
-    return others < INF && others > ALMOST_NONE ? others : NOT_A_NUMBER;
+    rest = others;
+    tops = largest;
 }
 
 // Add the odds of sets start..stop to a table of sums; false where doubles do not hold them either. Step by step for
@@ -52,10 +56,15 @@ INLINE float exponentials(Row scores, Row target, float most, Columns<KNOWN> cla
 template <int KNOWN>
 INLINE bool add_odds(Sets sets, int64_t start, int64_t stop, Columns<KNOWN> classes, double* sums, float* scratch) {
     const int64_t width = padded(classes.count);
+    Sums rest, tops;
     for (int64_t i = start; i < stop; ++i) sets.most[i] = largest(sets.scores[i], classes);
     for (int64_t i = start; i < stop; ++i) {
-        float* to = scratch + (i - start) * width;
-        sets.others[i] = exponentials(sets.scores[i], sets.targets[i], sets.most[i], classes, to);
+        const int64_t at = i - start;
+        exponentials(sets.scores[i], sets.targets[i], sets.most[i], classes, scratch + at * width, rest[at], tops[at]);
+    }
+    for (int64_t i = start; i < stop; ++i) {
+        const float others = across(rest[i - start], add) + (across(tops[i - start], add) - 1.0f);
+        sets.others[i] = others < INF && others > ALMOST_NONE ? others : NOT_A_NUMBER;
     }
     for (int64_t i = start; i < stop; ++i) {
         if (sets.is_left_out(i)) continue;
@@ -86,7 +95,7 @@ INLINE bool write_gradient(
     Sets sets, int64_t start, int64_t stop, Columns<KNOWN> classes, const float* log_sums, const float* upstream,
     const float* factor, float* scratch, float* gradient, const float* end) {
     const int64_t width = padded(classes.count);
-    float flow_of_rest[MOST_ROWS], flow_of_tops[MOST_ROWS];
+    Sums flow_of_rest, flow_of_tops;
     for (int64_t i = start; i < stop; ++i) {
         const Row scores = sets.scores[i], target = sets.targets[i];
         const float most = sets.most[i];
@@ -100,8 +109,8 @@ INLINE bool write_gradient(
             store(to + k, x == 0.0f ? all(TOP) : e);
             store(to + width + k, flow);
         });
-        flow_of_rest[i - start] = across(rest, add);
-        flow_of_tops[i - start] = across(tops, add);
+        flow_of_rest[i - start] = rest;
+        flow_of_tops[i - start] = tops;
     }
     for (int64_t i = start; i < stop; ++i) {
         float* out = gradient + i * classes.count;
@@ -110,7 +119,8 @@ INLINE bool write_gradient(
             continue;
         }
         const float weight = float(sets.weight(i)), others = weight * sets.others[i], total = weight + others;
-        const float of_tops = flow_of_tops[i - start], rest = weight * flow_of_rest[i - start];
+        const float of_tops = across(flow_of_tops[i - start], add);
+        const float rest = weight * across(flow_of_rest[i - start], add);
         const float all_flow = rest + weight * of_tops;
         if (!sets.is_near(i) || !(std::abs(total * all_flow) < INF)) {
             const FarRow row = sets.far_row(i);
@@ -128,6 +138,25 @@ INLINE bool write_gradient(
     return true;
 }
 
+// Write the logarithms of sums; false where there is one that doubles do not hold.
+template <int KNOWN>
+INLINE bool write_logs(const double* sums, Columns<KNOWN> classes, float* to) {
+    bool held = true;
+    classes.each([&](int64_t k, int n) {
+        Doubles exact;
+        std::memcpy(&exact, sums + k, sizeof exact);
+        const Floats values = numbered() < n ? floats(exact) : all(1.0f);
+        const bool near = across(values, lesser) > 1e-37f && across(values, greater) < 1e37f;
+        float logs[WIDTH];
+        store(logs, logarithm(values));
+        for (int lane = 0; lane < n; ++lane) {
+            held = held && sums[k + lane] < INF;
+            to[k + lane] = near ? logs[lane] : float(std::log(sums[k + lane]));
+        }
+    });
+    return held;
+}
+
 extern "C" int64_t equilog_each_forward(
     const float* z, int64_t z_stride, const float* target, int64_t target_stride, const float* log_weight, int64_t rows,
     int64_t classes, int64_t size, float* log_sums, float* found, int64_t threads) {
@@ -139,11 +168,7 @@ extern "C" int64_t equilog_each_forward(
                 return add_odds(sets, start, stop, columns, sums, scratch);
             },
             [&](int64_t pool, const double* sums) {
-                for (int64_t k = 0; k < classes; ++k) {
-                    if (!(sums[k] < INF)) return false;
-                    log_sums[pool * classes + k] = float(std::log(sums[k]));
-                }
-                return true;
+                return write_logs(sums, columns, log_sums + pool * classes);
             });
     });
 }

@@ -43,6 +43,10 @@ struct Row {
 };
 
 using Doubles = double __attribute__((vector_size(8 * WIDTH)));
+// A float times a float less a float has all its digits in them.
+static inline Doubles doubles(const Floats& values) { return __builtin_convertvector(values, Doubles); }
+static inline Floats floats(const Doubles& values) { return __builtin_convertvector(values, Floats); }
+
 using HalfDoubles = double __attribute__((vector_size(4 * WIDTH)));
 
 // Lane by lane: a conversion of whole vectors becomes several instructions.
@@ -96,6 +100,26 @@ struct Scores {
     y = y * reinterpret_cast<Floats>((reinterpret_cast<Ints>(shifted) + 127) << 23);
     y = x < -87.3f ? Floats{} : y;
     return x > 88.3f ? all(INF) : y;
+}
+
+// Within 0.9 units in the last place, of normal positive numbers.
+static inline Floats logarithm(Floats x) {
+    const Ints bits = reinterpret_cast<Ints>(x);
+    Floats m = reinterpret_cast<Floats>((bits & 0x007fffff) | 0x3f000000);  // x = m * 2^n, m from 1/2 to 1
+    const Ints small = m < 0.70710678f;
+    m = (small ? m + m : m) - 1.0f;
+    const Floats n = __builtin_convertvector((bits >> 23) - 126 + small, Floats);
+    Floats y = all(7.0376836292e-2f);  // Cephes' polynomial for log(1 + m)
+    y = y * m - 1.1514610310e-1f;
+    y = y * m + 1.1676998740e-1f;
+    y = y * m - 1.2420140846e-1f;
+    y = y * m + 1.4249322787e-1f;
+    y = y * m - 1.6668057665e-1f;
+    y = y * m + 2.0000714765e-1f;
+    y = y * m - 2.4999993993e-1f;
+    y = y * m + 3.3333331174e-1f;
+    y = y * (m * m * m) - n * 2.12194440e-4f - 0.5f * (m * m);
+    return m + y + n * 0.693359375f;
 }
 
 static inline Floats square_root(Floats x) {

@@ -13,7 +13,7 @@ struct Table {
 static inline int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
 
 // How many rows fit the first-level cache with what is made of them.
-constexpr int64_t SCRATCH = 1 << 11, MOST_ROWS = SCRATCH / WIDTH;
+constexpr int64_t SCRATCH = 1 << 10, MOST_ROWS = SCRATCH / WIDTH;
 static inline int64_t rows_at_once(int64_t columns) { return std::max(SCRATCH / padded(columns), int64_t{1}); }
 
 // The vectors that make up a row: their number, or 0 where it is not known beforehand.

@@ -18,10 +18,6 @@ struct Numbers {
     }
 };
 
-// A float times a float less a float has all its digits in them.
-static inline Doubles doubles(const Floats& values) { return __builtin_convertvector(values, Doubles); }
-static inline Floats floats(const Doubles& values) { return __builtin_convertvector(values, Floats); }
-
 // A pool's targets from a table of them.
 template <class T>
 struct Valued {
