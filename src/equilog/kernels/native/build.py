@@ -1,6 +1,6 @@
 """The C++ kernels as a library of functions: compiled once for this processor, kept in the user's cache, loaded.
 
-They call nothing of Python or torch and take addresses of numbers, so that a second of compiling is enough, with
+They call nothing of Python or torch and take addresses of numbers, so that a few seconds of compiling are enough, with
 whatever torch and Python there are; torch's own extensions include its headers, which take most of a minute.
 """
 

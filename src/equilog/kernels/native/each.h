@@ -43,7 +43,7 @@ INLINE void exponentials(
     Floats others{}, largest{};
     classes.each([&](int64_t k, int n) {
         const Floats x = scores(k, n, -INF) - most, e = exponential(x);
-        others += (x < LOG_NEAR) & (target(k, n, 0.0f) != 0.0f) ? all(INF) : x == 0.0f ? Floats{} : e;
+        others += ((x < LOG_NEAR) & (target(k, n, 0.0f) != 0.0f)) ? all(INF) : x == 0.0f ? Floats{} : e;
         largest += x == 0.0f ? all(1.0f) : Floats{};
         store(to + k, x == 0.0f ? all(TOP) : e);
     });
@@ -160,7 +160,8 @@ INLINE bool write_logs(const double* sums, Columns<KNOWN> classes, float* to) {
 extern "C" int64_t equilog_each_forward(
     const float* z, int64_t z_stride, const float* target, int64_t target_stride, const float* log_weight, int64_t rows,
     int64_t classes, int64_t size, float* log_sums, float* found, int64_t threads) {
-    const Sets sets{{z, z_stride, rows, classes}, {target, target_stride, rows, classes}, log_weight, found, found + rows};
+    const Table scores{z, z_stride, rows, classes}, targets{target, target_stride, rows, classes};
+    const Sets sets{scores, targets, log_weight, found, found + rows};
     return with_columns(classes, [&](auto columns) {
         return sum_by_pool(
             rows, size, classes, threads,
@@ -177,7 +178,8 @@ extern "C" int64_t equilog_each_backward(
     const float* z, int64_t z_stride, const float* target, int64_t target_stride, const float* log_weight, int64_t rows,
     int64_t classes, int64_t size, const float* log_sums, float* found, const float* upstream, float* gradient,
     int64_t threads) {
-    const Sets sets{{z, z_stride, rows, classes}, {target, target_stride, rows, classes}, log_weight, found, found + rows};
+    const Table scores{z, z_stride, rows, classes}, targets{target, target_stride, rows, classes};
+    const Sets sets{scores, targets, log_weight, found, found + rows};
     const int64_t pools = (rows + size - 1) / size, few = rows_at_once(2 * classes);
     const Table sums_of{log_sums, classes, pools, classes}, upstream_of{upstream, classes, pools, classes};
     std::atomic<bool> held{true};

@@ -2,35 +2,46 @@
 #pragma once
 #include "numbers.h"
 
-static inline void label_row(
-    Scores::Line z, int64_t classes, int32_t label, float& log_odds, float& peak, float& inverse) {
+// The largest score of the other classes, and the sum of their exponentials relative to it.
+static inline void sum_of_others(Scores::Line z, int64_t classes, int32_t label, float& most, float& total) {
     // The label's place holds the least number, so that the largest is finite even where nothing else is left.
     const auto others = [=](Floats values, int64_t k, float place) {
         return numbered() == label - int32_t(k) ? all(place) : values;
     };
-    const float most = fold(LOWEST, 0, classes, [&](Floats m, int64_t k, int n) {
+    most = fold(LOWEST, 0, classes, [&](Floats m, int64_t k, int n) {
         return greater(m, others(z(k, n, LOWEST), k, LOWEST)); }, greater);
-    const float total = fold(0.0f, 0, classes, [&](Floats s, int64_t k, int n) {
+    total = fold(0.0f, 0, classes, [&](Floats s, int64_t k, int n) {
         return s + exponential(others(z(k, n, -INF) - most, k, -INF)); }, add);
+}
+
+static inline float log_odds_of(
+    Scores::Line z, int64_t classes, int64_t label, float most, float total, float log_total) {
     const float own = z[label];
-    if (std::isnan(total) && most == INF) {  // infinity less infinity, if nothing else
+    if (std::isnan(total)) {  // one of the scores, or infinity less infinity
         bool is_number = !std::isnan(own);
         for (int64_t k = 0; k < classes; ++k) is_number = is_number && !std::isnan(z[k]);
-        log_odds = is_number ? INF : NOT_A_NUMBER;
-    } else {
-        log_odds = own == -INF ? INF : float(double(std::log(total)) + (double(most) - double(own)));
+        return is_number ? INF : NOT_A_NUMBER;
     }
-    peak = std::isinf(log_odds) ? INF : most;  // certain either way: a constant
-    inverse = 1.0f / total;
+    if (own == -INF) return INF;
+    return total == 0.0f ? -INF : float(double(log_total) + (double(most) - double(own)));
 }
 
 extern "C" int64_t equilog_label_forward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* labels, float* log_odds, float* peak, float* inverse, int64_t threads) {
-    const Scores scores{z, stride, rows, classes, shift, float(scale)};
+    const Scores scores{{z, stride, rows, classes}, shift, float(scale)};
     in_parallel(rows, classes, threads, [=](int64_t begin, int64_t end, int64_t) {
+        float* const total = inverse;
         for (int64_t i = begin; i < end; ++i)
-            label_row(scores[i], classes, int32_t(labels[i]), log_odds[i], peak[i], inverse[i]);
+            sum_of_others(scores[i], classes, int32_t(labels[i]), peak[i], total[i]);
+        const Row totals{total + begin, total + end};
+        each(end - begin, log_odds + begin, log_odds + end, [&](int64_t i, int n) {
+            return logarithm(totals(i, n, 1.0f)); });
+        for (int64_t i = begin; i < end; ++i) {
+            log_odds[i] = log_odds_of(scores[i], classes, labels[i], peak[i], total[i], log_odds[i]);
+            if (std::isinf(log_odds[i])) peak[i] = INF;  // certain either way: a constant
+            inverse[i] = 1.0f / total[i];
+        }
     });
     return 0;
 }
@@ -40,7 +51,7 @@ extern "C" int64_t equilog_label_backward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* labels, const float* peak, const float* inverse, const float* upstream, float* gradient,
     int64_t threads) {
-    const Scores scores{z, stride, rows, classes, shift, float(scale)};
+    const Scores scores{{z, stride, rows, classes}, shift, float(scale)};
     in_parallel(rows, classes, threads, [=](int64_t begin, int64_t end, int64_t) {
         for (int64_t i = begin; i < end; ++i) {
             const Scores::Line score = scores[i];

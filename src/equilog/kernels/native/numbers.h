@@ -42,6 +42,35 @@ struct Row {
     }
 };
 
+struct Table {
+    const float* at;
+    int64_t stride, rows, columns;
+    Row operator[](int64_t i) const { return {at + i * stride, at + (rows - 1) * stride + columns}; }
+};
+
+// A table read as scale * (table + shift), shift being null or as long as whole vectors.
+struct Scores : Table {
+    const float* shift;
+    float scale;
+
+    struct Line {
+        Row row;
+        const float* shift;
+        float scale;
+        Floats operator()(int64_t k, int count, float rest) const {
+            Floats values = row(k, count, 0.0f);
+            if (shift) values += load(shift + k);
+            values *= scale;
+            return count == WIDTH ? values : numbered() < count ? values : all(rest);
+        }
+        float operator[](int64_t k) const { return scale * (row.at[k] + (shift ? shift[k] : 0.0f)); }
+    };
+    Line operator[](int64_t i) const { return {Table::operator[](i), shift, scale}; }
+};
+
+// As many columns as whole vectors have.
+static inline int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
+
 using Doubles = double __attribute__((vector_size(8 * WIDTH)));
 // A float times a float less a float has all its digits in them.
 static inline Doubles doubles(const Floats& values) { return __builtin_convertvector(values, Doubles); }
@@ -62,30 +91,8 @@ INLINE void add_to(double* sums, Floats terms, double weight = 1.0) {
     add_half(sums + 8, terms, weight, std::index_sequence<8, 9, 10, 11, 12, 13, 14, 15>());
 }
 
-// A table of scores scale * (z + shift), shift being null or as long as whole vectors.
-struct Scores {
-    const float* z;
-    int64_t stride, rows, classes;
-    const float* shift;
-    float scale;
-
-    struct Line {
-        Row row;
-        const float* shift;
-        float scale;
-        Floats operator()(int64_t k, int count, float rest) const {
-            Floats values = row(k, count, 0.0f);
-            if (shift) values += load(shift + k);
-            values *= scale;
-            return count == WIDTH ? values : numbered() < count ? values : all(rest);
-        }
-        float operator[](int64_t k) const { return scale * (row.at[k] + (shift ? shift[k] : 0.0f)); }
-    };
-    Line operator[](int64_t i) const { return {{z + i * stride, z + (rows - 1) * stride + classes}, shift, scale}; }
-};
-
 // Within 1.2 units in the last place from -87.3 to 88.3; 0 below, infinity above, NaN of NaN.
-[[gnu::always_inline]] static inline Floats exponential(Floats x) {
+INLINE Floats exponential(Floats x) {
     const Floats shifted = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: the nearest integer in the low bits
     const Floats n = shifted - 12582912.0f;
     Floats r = x - n * 0.693359375f;
@@ -146,7 +153,8 @@ constexpr auto add = [](auto a, auto b) { return a + b; };
 constexpr auto lesser = [](auto a, auto b) { return b < a ? b : a; };  // a where either is NaN
 constexpr auto greater = [](auto a, auto b) { return b > a ? b : a; };  // a where either is NaN
 
-// Fold step(accumulator, first column, columns) over columns of a row, in several accumulators that need not wait for each other.
+// Fold step(accumulator, first column, columns) over columns of a row, in several accumulators that need not wait for
+// each other.
 template <class Step, class Join>
 static inline float fold(float start, int64_t begin, int64_t end, Step step, Join join) {
     Floats a = all(start);

@@ -1,7 +1,6 @@
 // Of index targets, the threats exp(z_k - z_label), summed over the rows of each pool and label in a table of doubles
-// (pools * classes, columns), and the gradient of the scores. There are as many columns as classes, rounded up to whole
-// vectors. Where a difference has no exponential in double, or is not a number, the sums are left to others: 0 is
-// returned.
+// (pools * classes, padded columns), and the gradient of the scores. Where a difference has no exponential in double,
+// or is not a number, the sums are left to others: 0 is returned.
 #pragma once
 #include <atomic>
 
@@ -13,9 +12,9 @@ struct Pairs : Scores {
     int64_t size;  // rows a pool
 
     float own(int64_t i) const { return (*this)[i][labels[i]]; }
-    int64_t columns() const { return (classes + WIDTH - 1) / WIDTH * WIDTH; }
-    int64_t line(int64_t i) const { return i / size * classes + labels[i]; }
-    int64_t lines() const { return (rows + size - 1) / size * classes; }
+    int64_t width() const { return padded(columns); }
+    int64_t line(int64_t i) const { return i / size * columns + labels[i]; }
+    int64_t lines() const { return (rows + size - 1) / size * columns; }
 
     // Whether the threats of all columns from begin to end fit a float. NaN is told by their sum.
     bool is_safe(int64_t i, int64_t begin, int64_t end) const {
@@ -30,7 +29,7 @@ static inline bool add_threats(const Pairs& of, int64_t begin, int64_t end, doub
     Floats seen{};
     for (int64_t i = 0; i < of.rows; ++i) {
         const float weight = of.weight[i];
-        double* cell = table + of.line(i) * of.columns();
+        double* cell = table + of.line(i) * of.width();
         if (weight == 0.0f) continue;
         if (of.is_safe(i, begin, end)) {
             const Scores::Line score = of[i];
@@ -55,13 +54,13 @@ static inline bool add_threats(const Pairs& of, int64_t begin, int64_t end, doub
 extern "C" int64_t equilog_pairs_forward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* labels, const float* weight, int64_t size, double* table, int64_t threads) {
-    const Pairs of{{z, stride, rows, classes, shift, float(scale)}, labels, weight, size};
+    const Pairs of{{{z, stride, rows, classes}, shift, float(scale)}, labels, weight, size};
     std::atomic<bool> is_whole{true};
     // By columns: each thread has cells of its own, and a cell has its terms in the same order however many there are.
     in_parallel((classes + WIDTH - 1) / WIDTH, rows * WIDTH, threads, [&](int64_t begin, int64_t end, int64_t) {
         if (!add_threats(of, begin * WIDTH, std::min(end * WIDTH, classes), table)) is_whole = false;
     });
-    for (int64_t line = 0; line < of.lines(); ++line) table[line * of.columns() + line % classes] = 0.0;
+    for (int64_t line = 0; line < of.lines(); ++line) table[line * of.width() + line % classes] = 0.0;
     return is_whole;
 }
 
@@ -69,16 +68,17 @@ extern "C" int64_t equilog_pairs_backward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* labels, const float* weight, int64_t size, const double* table, const float* upstream,
     float* gradient, int64_t threads) {
-    const Pairs of{{z, stride, rows, classes, shift, float(scale)}, labels, weight, size};
+    const Pairs of{{{z, stride, rows, classes}, shift, float(scale)}, labels, weight, size};
     const auto slope = [=](double sum, float flow) { return sum == 0.0 ? 0.0 : scale * flow / sum; };
-    std::vector<float> slopes(of.lines() * of.columns());
+    std::vector<float> slopes(of.lines() * of.width());
     in_parallel(of.lines(), classes, threads, [&](int64_t begin, int64_t end, int64_t) {
         constexpr double MOST = std::numeric_limits<float>::max();
         for (int64_t line = begin; line < end; ++line) {
-            const double* sums = table + line * of.columns();
+            const double* sums = table + line * of.width();
             const float* flow = upstream + line * classes;
-            float* out = slopes.data() + line * of.columns();
-            for (int64_t k = 0; k < classes; ++k) out[k] = float(std::min(std::max(slope(sums[k], flow[k]), -MOST), MOST));
+            float* out = slopes.data() + line * of.width();
+            for (int64_t k = 0; k < classes; ++k)
+                out[k] = float(std::min(std::max(slope(sums[k], flow[k]), -MOST), MOST));
         }
     });
     in_parallel(rows, classes, threads, [&](int64_t begin, int64_t end, int64_t) {
@@ -89,7 +89,7 @@ extern "C" int64_t equilog_pairs_backward(
                 std::fill(out, out + classes, 0.0f);
             } else if (of.is_safe(i, 0, classes)) {
                 const Scores::Line score = of[i];
-                const float* slopes_of = slopes.data() + of.line(i) * of.columns();
+                const float* slopes_of = slopes.data() + of.line(i) * of.width();
                 Floats total{};
                 each(classes, out, gradient + end * classes, [&](int64_t k, int n) {
                     const Floats part = weight * exponential(score(k, n, -INF) - own) * load(slopes_of + k);
@@ -97,7 +97,7 @@ extern "C" int64_t equilog_pairs_backward(
                     return part; });
                 out[of.labels[i]] = -across(total, add);  // its own slope is 0
             } else {
-                const double* sums = table + of.line(i) * of.columns();
+                const double* sums = table + of.line(i) * of.width();
                 const float* flow = upstream + of.line(i) * classes;
                 double total = 0.0;
                 for (int64_t k = 0; k < classes; ++k) {

@@ -4,14 +4,6 @@
 
 #include "numbers.h"
 
-struct Table {
-    const float* at;
-    int64_t stride, rows, columns;
-    Row operator[](int64_t i) const { return {at + i * stride, at + (rows - 1) * stride + columns}; }
-};
-
-static inline int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
-
 // How many rows fit the first-level cache with what is made of them.
 constexpr int64_t SCRATCH = 1 << 10, MOST_ROWS = SCRATCH / WIDTH;
 static inline int64_t rows_at_once(int64_t columns) { return std::max(SCRATCH / padded(columns), int64_t{1}); }
@@ -42,10 +34,10 @@ static auto with_columns(int64_t count, Work work) {
     }
 }
 
-// Add up each pool of `size` consecutive rows with add(first row, last, sums, scratch), a few rows at a time, with scratch
-// of as many numbers, and give the sums to done(pool, sums). Where there are few pools, their rows are
-// shared out among the threads, and the threads' sums added up in the order of the rows. Stops and returns false where
-// one of the two does.
+// Add up each pool of `size` consecutive rows with add(first row, last, sums, scratch), a few rows at a time, with
+// scratch of as many numbers, and give the sums to done(pool, sums). Where there are few pools, their rows are shared out
+// among the threads, and the threads' sums added up in the order of the rows. Stops and returns false where one of the
+// two does.
 template <class Add, class Done>
 static bool sum_by_pool(int64_t rows, int64_t size, int64_t columns, int64_t threads, Add add, Done done) {
     const int64_t pools = (rows + size - 1) / size, width = padded(columns), few = rows_at_once(columns);

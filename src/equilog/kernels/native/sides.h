@@ -91,7 +91,9 @@ struct LogSum {
             return;
         }
         const double most = other_peak <= peak ? peak : other_peak;  // NaN where the other is
-        const auto at_most = [most](double of, double value) { return of == most ? value : value * std::exp(of - most); };
+        const auto at_most = [most](double of, double value) {
+            return of == most ? value : value * std::exp(of - most);
+        };
         sum = at_most(peak, sum) + at_most(other_peak, other);
         peak = most;
     }

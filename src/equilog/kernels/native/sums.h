@@ -15,7 +15,8 @@ extern "C" int64_t equilog_first_of_slot(
 }
 
 extern "C" int64_t equilog_sums_by_id(
-    const float* values, const int64_t* ids, int64_t rows, int64_t count, float* peaks, float* sums, float* shares, int64_t) {
+    const float* values, const int64_t* ids, int64_t rows, int64_t count, float* peaks, float* sums, float* shares,
+    int64_t) {
     std::fill(peaks, peaks + count, -INF);
     for (int64_t i = 0; i < rows; ++i) peaks[ids[i]] = greater(peaks[ids[i]], values[i]);
     for (int64_t id = 0; id < count; ++id)
