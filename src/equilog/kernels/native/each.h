@@ -191,7 +191,7 @@ extern "C" int64_t equilog_each_backward(
                 columns.each([&](int64_t k, int n) {
                     // In two halves: the inverse of a small sum overflows where its product with what flows does not.
                     const Floats log_sum = sums(k, n, -INF), half = exponential(-0.5f * log_sum), u = flows(k, n, 0.0f);
-                    store(&factor[k], (u == 0.0f) | (log_sum == -INF) ? Floats{} : u * half * half);
+                    store(&factor[k], ((u == 0.0f) | (log_sum == -INF)) ? Floats{} : u * half * half);
                 });
                 const int64_t last = std::min((pool + 1) * size, end);
                 for (int64_t i = std::max(pool * size, begin); i < last && held; i += few)

@@ -12,7 +12,8 @@ struct FarRow {
     double rest = 0.0, tops = 0.0;  // the sum of exponentials relative to the largest, and how often that occurs
 
     FarRow(const float* scores, const float* target, int64_t classes, float log_weight)
-        : scores(scores), target(target), classes(classes), log_weight(log_weight), weight(std::exp(double(log_weight))) {
+        : scores(scores), target(target), classes(classes), log_weight(log_weight),
+          weight(std::exp(double(log_weight))) {
         for (int64_t k = 0; k < classes; ++k) most = std::max(most, double(scores[k]));
         for (int64_t k = 0; k < classes; ++k) (is_top(k) ? tops : rest) += std::exp(scores[k] - most);
     }

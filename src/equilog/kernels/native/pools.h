@@ -35,9 +35,9 @@ static auto with_columns(int64_t count, Work work) {
 }
 
 // Add up each pool of `size` consecutive rows with add(first row, last, sums, scratch), a few rows at a time, with
-// scratch of as many numbers, and give the sums to done(pool, sums). Where there are few pools, their rows are shared out
-// among the threads, and the threads' sums added up in the order of the rows. Stops and returns false where one of the
-// two does.
+// scratch of as many numbers, and give the sums to done(pool, sums). Where there are few pools, their rows are shared
+// out among the threads, and the threads' sums added up in the order of the rows. Stops and returns false where one of
+// the two does.
 template <class Add, class Done>
 static bool sum_by_pool(int64_t rows, int64_t size, int64_t columns, int64_t threads, Add add, Done done) {
     const int64_t pools = (rows + size - 1) / size, width = padded(columns), few = rows_at_once(columns);
