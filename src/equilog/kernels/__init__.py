@@ -2,8 +2,8 @@
 
 Each function here has one meaning and several ways to it, chosen from what kind of call it is:
 
-    float32 on the CPU      C++ kernels where there is a compiler to build them, in eager calls, and in compiled ones
-                            that are not small
+    float32 on the CPU      C++ kernels where there is a compiler to build them; in compiled calls, where they are not
+                            so small that what is made of the formula is faster
     plain call, CPU         else, chunks of rows that stay in the cache, analytic gradient
     a GPU, compiled or not  Triton kernels where triton is installed, analytic gradient
     other compiled calls    the formula as it stands, analytic gradient; the compiler fuses it
@@ -50,7 +50,7 @@ def log_odds_against_label(z: Tensor, labels: Tensor, shift: Tensor | None = Non
     """
     on_gpu = is_for_triton(z, labels) and not is_transformed(z, labels)
     z = z if on_gpu else as_compute_dtype(z)
-    if _has_kernel(z, labels) and not on_gpu and (shift is None or not shift.requires_grad):
+    if _has_kernel(z, labels) and not on_gpu and not _learns(shift):
         return cast(Tensor, NativeLogOdds.apply(z, labels, shift, scale))  # type: ignore[no-untyped-call]
     if shift is not None or scale != 1.0:
         z = scores_of(z, shift, scale)
@@ -71,8 +71,8 @@ def log_odds_against_label(z: Tensor, labels: Tensor, shift: Tensor | None = Non
 
 def log_odds_sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
     """Return the log of the summed odds against each class (P, C), from scores and probability targets (n, C)."""
-    constant = not (target.requires_grad or log_weight.requires_grad)
-    if pools.given is None and pools.sets and constant and not is_transformed(z, target, log_weight):
+    consecutive = pools.given is None and pools.sets and not is_transformed(z, target, log_weight)
+    if consecutive and not _learns(target, log_weight):
         if is_for_native(z, target, log_weight):
             return cast(Tensor, NativeLogOddsSums.apply(z, target, log_weight, pools.size))  # type: ignore[no-untyped-call]
         if is_plain(z, target, log_weight):
@@ -139,17 +139,11 @@ def are_small(pools: Pools, slots: int, log_terms: Tensor) -> bool:
     return occupied.are_small(pools, slots)
 
 
-def _finds_first(log_terms: Tensor) -> bool:
-    """Tell whether to find the first set of a slot takes no comparison of the sets of a pool with each other."""
-    one_by_one = log_terms.shape[1] == 1 and is_plain(log_terms) and not is_transformed(log_terms)
-    return one_by_one and is_for_native(log_terms)
-
-
 def log_pair_sums(sets: Sets, pools: Pools) -> Tensor:
     """Return the log of the summed threats of each class to each label (P, C * C), of sets with index targets."""
     z, labels, log_weight, shift = as_compute_dtype(sets.logits), cast(Tensor, sets.labels), sets.log_weight, sets.shift
-    constant = not log_weight.requires_grad and (shift is None or not shift.requires_grad)
-    if pools.given is None and pools.sets and constant and _has_kernel(z, labels, log_weight):
+    consecutive = pools.given is None and pools.sets and not _learns(log_weight, shift)
+    if consecutive and _has_kernel(z, labels, log_weight):
         weight = sets.blanked(log_weight, -torch.inf)  # a set of weight 0 is not looked at
         given = (z, labels, weight, pools.size, shift, sets.scale)
         return cast(Tensor, NativePairSums.apply(*given))  # type: ignore[no-untyped-call]
@@ -159,28 +153,26 @@ def log_pair_sums(sets: Sets, pools: Pools) -> Tensor:
 
 def log_side_sums(logits: Tensor, target: Tensor, weight: Tensor | None, pools: Pools, scale: float) -> Tensor:
     """Return the logs of the summed threats to each pool's positives and negatives, (P, 2), from labels (n,)."""
-    if pools.given is None and pools.sets and pools.size >= _LEAST_LABELS and _are_for_native(logits, target, weight):
-        return cast(Tensor, NativeLogSums.apply(logits, target, weight, pools.size, scale))  # type: ignore[no-untyped-call]
-    if pools.given is None and pools.sets and _only_logits_learn(logits, target, weight):
-        return cast(Tensor, ChunkedLogSums.apply(logits, target, weight, pools, scale))  # type: ignore[no-untyped-call]
+    given = _given(logits, target, weight)
+    if pools.given is None and pools.sets and not _learns(target, weight):
+        if pools.size >= _LEAST_LABELS and _has_kernel(*given):
+            return cast(Tensor, NativeLogSums.apply(logits, target, weight, pools.size, scale))  # type: ignore[no-untyped-call]
+        if is_plain(*given) and not is_transformed(*given):
+            return cast(Tensor, ChunkedLogSums.apply(logits, target, weight, pools, scale))  # type: ignore[no-untyped-call]
     return sides.log_side_sums(logits, target, weight, pools, scale)
 
 
 def log_index_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float) -> Tensor:
     """Return the same logs of each sample (N, 2), from logits (N, L) and sorted positives (N, k), filled up with L."""
-    if logits.numel() and _are_for_native(logits, index, weight):
-        flat, size = logits.reshape(-1), logits.shape[1]
-        return cast(Tensor, NativeLogSums.apply(flat, index, weight, size, scale))  # type: ignore[no-untyped-call]
-    if logits.numel() and _only_logits_learn(logits, index, weight):
-        samples = Pools(len(logits), logits.numel(), logits.device, size=logits.shape[1])
+    given, size = _given(logits, index, weight), logits.shape[1]
+    if logits.numel() and not _learns(weight):
         flat = logits.reshape(-1)
-        return cast(Tensor, ChunkedLogSums.apply(flat, index, weight, samples, scale))  # type: ignore[no-untyped-call]
+        if _has_kernel(*given):
+            return cast(Tensor, NativeLogSums.apply(flat, index, weight, size, scale))  # type: ignore[no-untyped-call]
+        if is_plain(*given) and not is_transformed(*given):
+            samples = Pools(len(logits), logits.numel(), logits.device, size=size)
+            return cast(Tensor, ChunkedLogSums.apply(flat, index, weight, samples, scale))  # type: ignore[no-untyped-call]
     return sides.log_index_sums(logits, index, weight, scale)
-
-
-def _has_kernel(z: Tensor, *others: Tensor) -> bool:
-    """Tell whether a C++ kernel takes these, and is worth a call."""
-    return is_for_native(z, *others) and not is_few(z) and not is_transformed(z, *others)
 
 
 def sorted_positives(target: Tensor, labels: int) -> tuple[Tensor, Tensor]:
@@ -190,15 +182,21 @@ def sorted_positives(target: Tensor, labels: int) -> tuple[Tensor, Tensor]:
     return sides.sorted_positives(target, labels)
 
 
-def _are_for_native(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-    """Tell whether the C++ kernel can take labels, and is worth its call."""
-    given = (logits, target) if weight is None else (logits, target, weight)
-    constant = not any(each.requires_grad for each in given[1:])
-    return constant and _has_kernel(*given)
+def _has_kernel(z: Tensor, *others: Tensor) -> bool:
+    """Tell whether a C++ kernel takes these, and is worth a call."""
+    return is_for_native(z, *others) and not is_few(z) and not is_transformed(z, *others)
 
 
-def _only_logits_learn(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-    """Tell whether this is a plain call that may ask for the gradient of the logits, and of nothing else."""
-    given = (logits, target) if weight is None else (logits, target, weight)
-    constant = not any(each.requires_grad for each in given[1:])
-    return constant and is_plain(*given) and not is_transformed(*given)
+def _finds_first(log_terms: Tensor) -> bool:
+    """Tell whether to find the first set of a slot takes no comparison of the sets of a pool with each other."""
+    one_by_one = log_terms.shape[1] == 1 and is_plain(log_terms) and not is_transformed(log_terms)
+    return one_by_one and is_for_native(log_terms)
+
+
+def _given(*tensors: Tensor | None) -> list[Tensor]:
+    return [each for each in tensors if each is not None]
+
+
+def _learns(*tensors: Tensor | None) -> bool:
+    """Tell whether one of these may be asked for its gradient."""
+    return any(each.requires_grad for each in _given(*tensors))
