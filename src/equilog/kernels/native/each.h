@@ -213,22 +213,32 @@ extern "C" int64_t equilog_each_at_optimum(
         return sum_by_pool(
             rows, size, classes, threads,
             [&](int64_t start, int64_t stop, double* sums, float* scratch) {
+                const int64_t width = padded(classes);
+                Sums totals;
+                float wholes[MOST_ROWS], weights[MOST_ROWS];
                 for (int64_t i = start; i < stop; ++i) {
-                    if (sets.is_left_out(i)) continue;
                     const Row row = sets.targets[i];
-                    const double weight = sets.weight(i);
+                    const bool is_left_out = sets.is_left_out(i);
+                    float* to = scratch + (i - start) * width;
                     Floats total{};
                     columns.each([&](int64_t k, int n) {
-                        const Floats root = square_root(row(k, n, 0.0f));
+                        const Floats root = is_left_out ? Floats{} : square_root(row(k, n, 0.0f));
                         total += root;
-                        store(scratch + k, root);
+                        store(to + k, root);
                     });
-                    const float whole = across(total, add);
-                    columns.each([&](int64_t k, int) {
-                        const Floats root = load(scratch + k);
-                        add_to(sums + k, root * (whole - root), weight);
-                    });
+                    totals[i - start] = total;
+                    weights[i - start] = float(sets.weight(i));
                 }
+                for (int64_t i = 0; i < stop - start; ++i) wholes[i] = across(totals[i], add);
+                // So few rows in float: a sum in double has to wait for that of the row before.
+                columns.each([&](int64_t k, int) {
+                    Floats sum{};
+                    for (int64_t i = 0; i < stop - start; ++i) {
+                        const Floats root = load(scratch + i * width + k);
+                        sum += weights[i] * (root * (wholes[i] - root));
+                    }
+                    add_to(sums + k, sum);
+                });
                 return true;
             },
             [&](int64_t pool, const double* sums) {
