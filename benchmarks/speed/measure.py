@@ -12,7 +12,7 @@ from torch.utils.benchmark import Timer
 
 Step = Callable[[], object]
 
-MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=10000000000"
+MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=10000000000"
 """Large pages, and freed memory kept: else the time of large tensors is that of the kernel clearing fresh pages."""
 
 

@@ -84,7 +84,11 @@ def tables(result: dict[str, Any]) -> Iterable[tuple[str, tuple[str, ...], list[
 def notes(result: dict[str, Any]) -> list[str]:
     """Return what the numbers depend on, and what was not measured."""
     setting = ", ".join(f"{name} {value}" for name, value in result["setting"].items())
-    return [f"Measured with {setting}.", *(f"Not measured: {what}." for what in result["not measured"])]
+    return [
+        f"Measured with {setting}.",
+        "The share of the loss is by how much a step without it is shorter; a percent or two of that is noise.",
+        *(f"Not measured: {what}." for what in result["not measured"]),
+    ]
 
 
 def plot(path: Path, growth: list[Row]) -> None:
