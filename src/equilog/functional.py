@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from equilog.compensation import left_at_optimum
 from equilog.grouping import BlockBalance, ClassBalance, Grouping, as_grouping
 from equilog.inner import InnerName
 from equilog.mass import ClassMass, Layout
@@ -256,12 +255,12 @@ def balanced_part(
         prior = class_vector(where, "prior", prior, sets.logits, positive=True, validate=validate)
     shift = None if prior is None else log_prior(prior, prior_strength, sets.logits)
     sets = replace(sets, shift=shift, scale=scale)
-    compensated = grouping.inner if isinstance(grouping, ClassBalance) and compensation is not None else None
-    log_sums, groups = grouping.log_sums(sets, pools)
+    compensated = isinstance(grouping, ClassBalance) and compensation is not None
+    sums = grouping.sums(sets, pools, compensated)
     return Part(
-        log_sums=log_sums,
-        groups=groups,
-        at_optimum=None if compensated is None else left_at_optimum(sets, pools, compensated),
+        log_sums=sums.log_sums,
+        groups=sums.groups,
+        at_optimum=sums.at_optimum,
         class_count=sets.class_count,
         pools=pools,
         kept=sets.kept,
@@ -270,7 +269,7 @@ def balanced_part(
             grouping.name,
             sets.classes,
             spans=spans(pool, sets.shape),
-            compensated=compensated is not None,
+            compensated=compensated,
             inner=inner,
         ),
     )

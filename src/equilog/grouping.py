@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from equilog import occupied
+from equilog.compensation import left_at_optimum
 from equilog.inner import INNERS, Inner, log_odds_of_label
 from equilog.kernels import are_small, log_odds_sums, log_pair_sums, log_sums, log_sums_at_first
 from equilog.logspace import log_sum_exp, log_sum_exp_by
@@ -48,6 +49,18 @@ class LogThreats:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """What a grouping makes of the sets of each pool."""
+
+    log_sums: Tensor
+    """(P, G) log of the summed threats of each group, or (P, K) of those in `groups`."""
+    groups: Groups | None = None
+    """The groups of the sums where they are not all G."""
+    at_optimum: Tensor | None = None
+    """(P, C) what is left of the terms at the best scores, for soft targets that are compensated, else None."""
+
+
+@dataclass(frozen=True)
 class ClassBalance:
     """One log per class: its threats are the inner terms, such as the odds against it."""
 
@@ -70,14 +83,13 @@ class ClassBalance:
             return LogThreats(self.inner.log_of_label(sets), None, 1)
         return LogThreats(self.inner.log_of_label(sets)[:, None], sets.labels, self.classes)
 
-    def log_sums(self, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
-        """Return the log of the summed threats per pool and class, without a table of them where it can.
-
-        (P, C), or fewer and the class of each.
-        """
+    def sums(self, sets: Sets, pools: Pools, compensated: bool) -> Sums:
+        """Return the log of the summed threats per pool and class, without a table of them where it can."""
         if sets.probs is not None and self.inner.name == "odds":
-            return log_odds_sums(sets.scores(), sets.probs, sets.log_weight, pools), None
-        return self.log_threats(sets).occupied(pools, sets.log_weight)
+            log_sums, left = log_odds_sums(sets.scores(), sets.probs, sets.log_weight, pools, compensated)
+            return Sums(log_sums, at_optimum=left)
+        log_sums, groups = self.log_threats(sets).occupied(pools, sets.log_weight)
+        return Sums(log_sums, groups, left_at_optimum(sets, pools, self.inner) if compensated else None)
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
@@ -122,11 +134,11 @@ class BlockBalance:
         same = torch.eye(self.count, dtype=torch.bool, device=z.device)
         return LogThreats(torch.where(same, inside[:, :, None], between).flatten(1), None, 1)
 
-    def log_sums(self, sets: Sets, pools: Pools) -> tuple[Tensor, Groups | None]:
-        """Return the log of the summed threats per pool and group, (P, G), or fewer and the group of each."""
+    def sums(self, sets: Sets, pools: Pools, compensated: bool) -> Sums:  # noqa: ARG002 - it needs no compensation
+        """Return the log of the summed threats per pool and group."""
         if sets.labels is not None and not self.members and not occupied.are_small(pools, self.count):
-            return log_pair_sums(sets, pools), None
-        return self.log_threats(sets).occupied(pools, sets.log_weight)
+            return Sums(log_pair_sums(sets, pools))
+        return Sums(*self.log_threats(sets).occupied(pools, sets.log_weight))
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of class j for every pair (j, k); blocks of one class only."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equilog.kernels import log_odds_against_label, odds_at_optimum, weighted_sums
+from equilog.kernels import log_odds_against_label, weighted_sums
 from equilog.logspace import least_with_log, log_one_plus
-from equilog.odds import log_odds_against_each, weighted_log
+from equilog.odds import left_at_optimum, log_odds_against_each, weighted_log
 from equilog.pooling import Pools
 from equilog.targets import Sets
 
@@ -71,7 +71,7 @@ class Odds:
 
     def at_optimum(self, probs: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
         """Return the sums of rho_j = sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
-        return odds_at_optimum(probs, log_weight, pools)
+        return weighted_sums(left_at_optimum, probs, log_weight, pools)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O p)."""

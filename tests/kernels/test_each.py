@@ -34,7 +34,7 @@ def test_borders_of_chunks_and_pools_do_not_show(
     z, target, log_weight = drawn(11, size=size)
     pools = pools_of(11, pool)
     monkeypatch.setattr(chunked, "_CHUNK_BYTES", rows * 5 * z.element_size())
-    found = kernels.log_odds_sums(z, target, log_weight, pools)
+    found = kernels.log_odds_sums(z, target, log_weight, pools, False)[0]
     expected = chunked.log_odds_sums(z, target, log_weight, pools)
     # Scores of 1e5 are themselves rounded to 1e-11.
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15 * size)
@@ -55,7 +55,7 @@ def test_float32_at_the_border_of_what_is_safe(apart: float) -> None:
     target = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.5, 0.3], [0.0, 1e-9, 1.0]], dtype=torch.float64)
     zero = torch.zeros(3)
     low, high = z.float().requires_grad_(), z.requires_grad_()
-    found = kernels.log_odds_sums(low, target.float(), zero, pools_of(3, 1))
+    found = kernels.log_odds_sums(low, target.float(), zero, pools_of(3, 1), False)[0]
     expected = chunked.log_odds_sums(high, target.float().double(), zero.double(), pools_of(3, 1))
     mass, exact = (torch.nn.functional.softplus(sums) for sums in (found, expected))  # the log of 1 + the sum
     torch.testing.assert_close(mass.double(), exact, rtol=2e-6, atol=1e-12)
@@ -70,8 +70,10 @@ def test_compiled(pool: str | int, size: float) -> None:
     torch.compiler.reset()
     z, target, log_weight = drawn(11, size=size)
     pools = pools_of(11, pool)
-    compiled = torch.compile(lambda z: kernels.log_odds_sums(z, target, log_weight, pools), backend="aot_eager")
-    found, expected = compiled(z), kernels.log_odds_sums(z, target, log_weight, pools)
+    compiled = torch.compile(
+        lambda z: kernels.log_odds_sums(z, target, log_weight, pools, False)[0], backend="aot_eager"
+    )
+    found, expected = compiled(z), kernels.log_odds_sums(z, target, log_weight, pools, False)[0]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
     upstream = expected.detach().sigmoid()
     gradients = (torch.autograd.grad(sums, z, upstream)[0] for sums in (found, expected))
@@ -84,22 +86,22 @@ def test_classes_left_out_and_nan() -> None:
     left_out[:, 4] = -torch.inf
     target[:, 4] = 0.0
     left_out.requires_grad_()
-    found = kernels.log_odds_sums(left_out, target, log_weight, pools_of(6, 3))
-    kept = kernels.log_odds_sums(left_out[:, :4], target[:, :4], log_weight, pools_of(6, 3))
+    found = kernels.log_odds_sums(left_out, target, log_weight, pools_of(6, 3), False)[0]
+    kept = kernels.log_odds_sums(left_out[:, :4], target[:, :4], log_weight, pools_of(6, 3), False)[0]
     torch.testing.assert_close(found[:, :4], kept)
     assert (found[:, 4] == -torch.inf).all()
     gradient = torch.autograd.grad(found[:, :4].sum(), left_out)[0]
     assert gradient.isfinite().all()
     bad = z.detach().clone()
     bad[0, 0] = torch.nan
-    sums = kernels.log_odds_sums(bad, target, log_weight, pools_of(6, 3))
+    sums = kernels.log_odds_sums(bad, target, log_weight, pools_of(6, 3), False)[0]
     assert sums[0].isnan().any()
     assert not sums[1].isnan().any()
 
 
 def test_gradient_may_be_asked_for_again() -> None:
     z, target, log_weight = drawn(9)
-    total = kernels.log_odds_sums(z, target, log_weight, pools_of(9, "batch")).sum()
+    total = kernels.log_odds_sums(z, target, log_weight, pools_of(9, "batch"), False)[0].sum()
     first, second = (torch.autograd.grad(total, z, retain_graph=True)[0] for _ in range(2))
     assert first.data_ptr() != second.data_ptr()
     torch.testing.assert_close(first, second, rtol=1e-14, atol=0)
@@ -110,14 +112,16 @@ def test_gradient_of_the_gradient() -> None:
     upstream = torch.linspace(-1, 1, 5, dtype=torch.float64)[None].requires_grad_()
     pools = pools_of(5, "batch")
     assert torch.autograd.gradcheck(
-        lambda z, g: torch.autograd.grad(kernels.log_odds_sums(z, target, log_weight, pools), z, g, create_graph=True),
+        lambda z, g: torch.autograd.grad(
+            kernels.log_odds_sums(z, target, log_weight, pools, False)[0], z, g, create_graph=True
+        ),
         (z, upstream),
     )
 
 
 def test_gradients_in_batches() -> None:
     z, target, log_weight = drawn(5)
-    sums = kernels.log_odds_sums(z, target, log_weight, pools_of(5, "batch"))
+    sums = kernels.log_odds_sums(z, target, log_weight, pools_of(5, "batch"), False)[0]
     rows = torch.eye(5, dtype=torch.float64)[:, None]
     (batched,) = torch.autograd.grad(sums, z, rows, is_grads_batched=True, retain_graph=True)
     for row, found in zip(rows, batched, strict=True):
@@ -127,7 +131,7 @@ def test_gradients_in_batches() -> None:
 def test_scores_changed_in_between_are_an_error() -> None:
     z, target, log_weight = drawn(5)
     scores = z * 1.0
-    sums = kernels.log_odds_sums(scores, target, log_weight, pools_of(5, "batch"))
+    sums = kernels.log_odds_sums(scores, target, log_weight, pools_of(5, "batch"), False)[0]
     with torch.no_grad():
         scores += 1.0
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

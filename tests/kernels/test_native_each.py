@@ -53,7 +53,7 @@ def by_kernel(
     z: Tensor, target: Tensor, log_weight: Tensor, pool: str | int, upstream: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     z = z.detach().requires_grad_()
-    log_sums = kernels.log_odds_sums(z, target, log_weight, pools_of(len(z), pool))
+    log_sums = kernels.log_odds_sums(z, target, log_weight, pools_of(len(z), pool), False)[0]
     assert "NativeLogOddsSums" in type(log_sums.grad_fn).__name__
     upstream = as_of_the_loss(log_sums.detach()) if upstream is None else upstream
     return log_sums.detach(), torch.autograd.grad(log_sums, z, upstream)[0]
@@ -219,13 +219,16 @@ def test_layouts_of_the_tables() -> None:
 @pytest.mark.parametrize("pool", ["batch", 1, 16])
 @pytest.mark.parametrize("classes", [1, 16, 21, 200])
 def test_what_is_left_at_the_best_scores(classes: int, pool: str | int) -> None:
-    _, target, log_weight = drawn(70, classes)
+    z, target, log_weight = drawn(70, classes)
     pools = pools_of(70, pool)
-    found = kernels.odds_at_optimum(target, log_weight, pools)
+    _, found = kernels.log_odds_sums(z, target, log_weight, pools, True)
     exact = pools.sums(odds.left_at_optimum(target.double()) * log_weight.double().exp()[:, None])
     torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-6)
-    one_hot = torch.eye(classes).repeat(2, 1)
-    assert (kernels.odds_at_optimum(one_hot, torch.zeros(2 * classes), pools_of(2 * classes, pool)) == 0).all()
+    beyond = kernels.log_odds_sums(1e6 * z, target, log_weight, pools, True)[1]  # where the formula takes over
+    torch.testing.assert_close(beyond.double(), exact, rtol=1e-6, atol=1e-6)
+    one_hot, some = torch.eye(classes).repeat(2, 1), pools_of(2 * classes, pool)
+    _, nothing = kernels.log_odds_sums(torch.zeros_like(one_hot), one_hot, torch.zeros(2 * classes), some, True)
+    assert (nothing == 0).all()
 
 
 def test_gradient_of_the_gradient() -> None:
@@ -234,7 +237,7 @@ def test_gradient_of_the_gradient() -> None:
 
     def slope_of_slope(z: Tensor) -> Tensor:
         as_z = {"dtype": z.dtype}
-        log_sums = kernels.log_odds_sums(z, target.to(**as_z), log_weight.to(**as_z), pools)
+        log_sums = kernels.log_odds_sums(z, target.to(**as_z), log_weight.to(**as_z), pools, False)[0]
         (slope,) = torch.autograd.grad(log_sums, z, upstream.to(**as_z), create_graph=True)
         return torch.autograd.grad(slope.square().sum(), z)[0]
 
@@ -246,7 +249,7 @@ def test_scores_changed_in_between_are_an_error() -> None:
     z, target, log_weight = drawn(9, 4)
     z.requires_grad_()
     scores = z * 1.0
-    log_sums = kernels.log_odds_sums(scores, target, log_weight, pools_of(9, 4))
+    log_sums = kernels.log_odds_sums(scores, target, log_weight, pools_of(9, 4), False)[0]
     with torch.no_grad():
         scores += 1.0
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -273,9 +276,9 @@ def test_compiled(pool: str | int, size: float) -> None:
 def test_operators_are_as_they_say() -> None:
     z, target, log_weight = drawn(11, 5)
     forward, backward = torch.ops.equilog.each_forward.default, torch.ops.equilog.each_backward.default
-    torch.library.opcheck(forward, (z, target, log_weight, 4), test_utils=("test_schema", "test_faketensor"))
-    log_sums, found = native.each_forward(z, target, log_weight, 4)
+    for compensated in (False, True):
+        given = z, target, log_weight, 4, compensated
+        torch.library.opcheck(forward, given, test_utils=("test_schema", "test_faketensor"))
+    log_sums, found, _ = native.each_forward(z, target, log_weight, 4, False)
     given = z, target, log_weight, log_sums, found, torch.ones_like(log_sums), 4
     torch.library.opcheck(backward, given, test_utils=("test_schema", "test_faketensor"))
-    left = torch.ops.equilog.each_at_optimum.default
-    torch.library.opcheck(left, (target, log_weight, 4), test_utils=("test_schema", "test_faketensor"))

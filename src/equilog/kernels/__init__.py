@@ -26,7 +26,7 @@ from equilog.kernels.each import ChunkedLogOddsSums
 from equilog.kernels.label import ChunkedLogOdds
 from equilog.kernels.native import positives
 from equilog.kernels.native.call import is_few, is_for_native, is_on_cpu
-from equilog.kernels.native.each import NativeLogOddsSums, each_at_optimum
+from equilog.kernels.native.each import NativeLogOddsSums
 from equilog.kernels.native.label import NativeLogOdds
 from equilog.kernels.native.pairs import NativePairSums
 from equilog.kernels.native.sides import NativeLogSums
@@ -69,25 +69,23 @@ def log_odds_against_label(z: Tensor, labels: Tensor, shift: Tensor | None = Non
     return torch.where(log_odds.abs() == torch.inf, log_odds.detach(), log_odds)  # certain either way: a constant
 
 
-def log_odds_sums(z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
-    """Return the log of the summed odds against each class (P, C), from scores and probability targets (n, C)."""
+def log_odds_sums(
+    z: Tensor, target: Tensor, log_weight: Tensor, pools: Pools, compensated: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the log of the summed odds against each class (P, C), from scores and probability targets (n, C).
+
+    And where it is `compensated`, what is left of the odds at the best scores, summed (P, C), without gradient.
+    """
     consecutive = pools.given is None and pools.sets and not is_transformed(z, target, log_weight)
-    if consecutive and not _learns(target, log_weight):
-        if is_for_native(z, target, log_weight):
-            return cast(Tensor, NativeLogOddsSums.apply(z, target, log_weight, pools.size))  # type: ignore[no-untyped-call]
-        if is_plain(z, target, log_weight):
-            learns = z.requires_grad and torch.is_grad_enabled()
-            return cast(Tensor, ChunkedLogOddsSums.apply(z, target, log_weight, pools, learns))  # type: ignore[no-untyped-call]
-    return each.log_odds_sums(z, target, log_weight, pools)
-
-
-def odds_at_optimum(target: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
-    """Return what is left of the odds against each class at the best scores, summed over pools (P, C); no gradient."""
-    target, log_weight = target.detach(), log_weight.detach()
-    consecutive = pools.given is None and pools.sets and not is_transformed(target, log_weight)
-    if consecutive and is_for_native(target, log_weight):
-        return each_at_optimum(target, log_weight, pools.size)
-    return weighted_sums(odds.left_at_optimum, target, log_weight, pools)
+    if consecutive and not _learns(target, log_weight) and is_for_native(z, target, log_weight):
+        given = (z, target, log_weight, pools.size, compensated)
+        log_sums, left = NativeLogOddsSums.apply(*given)  # type: ignore[no-untyped-call]
+        return log_sums, left if compensated else None
+    left = weighted_sums(odds.left_at_optimum, target, log_weight, pools) if compensated else None
+    if consecutive and not _learns(target, log_weight) and is_plain(z, target, log_weight):
+        learns = z.requires_grad and torch.is_grad_enabled()
+        return ChunkedLogOddsSums.apply(z, target, log_weight, pools, learns), left  # type: ignore[no-untyped-call]
+    return each.log_odds_sums(z, target, log_weight, pools), left
 
 
 def weighted_sums(of: Callable[[Tensor], Tensor], values: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:

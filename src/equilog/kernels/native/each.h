@@ -88,6 +88,37 @@ INLINE bool add_odds(Sets sets, int64_t start, int64_t stop, Columns<KNOWN> clas
     return true;
 }
 
+// Add what is left of the odds of sets start..stop at the best scores: sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j)).
+template <int KNOWN>
+INLINE void add_left(Sets sets, int64_t start, int64_t stop, Columns<KNOWN> classes, double* sums, float* scratch) {
+    const int64_t width = padded(classes.count);
+    Sums totals;
+    float wholes[MOST_ROWS], weights[MOST_ROWS];
+    for (int64_t i = start; i < stop; ++i) {
+        const Row row = sets.targets[i];
+        const bool is_left_out = sets.is_left_out(i);
+        float* to = scratch + (i - start) * width;
+        Floats total{};
+        classes.each([&](int64_t k, int n) {
+            const Floats root = is_left_out ? Floats{} : square_root(row(k, n, 0.0f));
+            total += root;
+            store(to + k, root);
+        });
+        totals[i - start] = total;
+        weights[i - start] = float(sets.weight(i));
+    }
+    for (int64_t i = 0; i < stop - start; ++i) wholes[i] = across(totals[i], add);
+    // So few rows in float: a sum in double has to wait for that of the row before.
+    classes.each([&](int64_t k, int) {
+        Floats sum{};
+        for (int64_t i = 0; i < stop - start; ++i) {
+            const Floats root = load(scratch + i * width + k);
+            sum += weights[i] * (root * (wholes[i] - root));
+        }
+        add_to(sums + k, sum);
+    });
+}
+
 // Write the gradient of sets start..stop: with q = upstream * v t / (X p), of which `factor` is upstream / X, it is
 // p * (the sum of the others' q) - q * (1 - p).
 template <int KNOWN>
@@ -157,18 +188,22 @@ INLINE bool write_logs(const double* sums, Columns<KNOWN> classes, float* to) {
     return held;
 }
 
+// `left` is null where what is left of the odds is not asked for; else it is found while the targets are in the cache.
 extern "C" int64_t equilog_each_forward(
     const float* z, int64_t z_stride, const float* target, int64_t target_stride, const float* log_weight, int64_t rows,
-    int64_t classes, int64_t size, float* log_sums, float* found, int64_t threads) {
+    int64_t classes, int64_t size, float* log_sums, float* found, float* left, int64_t threads) {
     const Table scores{z, z_stride, rows, classes}, targets{target, target_stride, rows, classes};
     const Sets sets{scores, targets, log_weight, found, found + rows};
+    const int64_t width = padded(classes);
     return with_columns(classes, [&](auto columns) {
         return sum_by_pool(
-            rows, size, classes, threads,
+            rows, size, left ? 2 * width : width, threads,
             [&](int64_t start, int64_t stop, double* sums, float* scratch) {
+                if (left) add_left(sets, start, stop, columns, sums + width, scratch);
                 return add_odds(sets, start, stop, columns, sums, scratch);
             },
             [&](int64_t pool, const double* sums) {
+                for (int64_t k = 0; left && k < classes; ++k) left[pool * classes + k] = float(sums[width + k]);
                 return write_logs(sums, columns, log_sums + pool * classes);
             });
     });
@@ -202,48 +237,4 @@ extern "C" int64_t equilog_each_backward(
         });
     });
     return held;
-}
-
-// What is left of the odds at the best scores: sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j)).
-extern "C" int64_t equilog_each_at_optimum(
-    const float* target, int64_t stride, const float* log_weight, int64_t rows, int64_t classes, int64_t size,
-    float* left, int64_t threads) {
-    const Sets sets{{}, {target, stride, rows, classes}, log_weight, nullptr, nullptr};
-    return with_columns(classes, [&](auto columns) {
-        return sum_by_pool(
-            rows, size, classes, threads,
-            [&](int64_t start, int64_t stop, double* sums, float* scratch) {
-                const int64_t width = padded(classes);
-                Sums totals;
-                float wholes[MOST_ROWS], weights[MOST_ROWS];
-                for (int64_t i = start; i < stop; ++i) {
-                    const Row row = sets.targets[i];
-                    const bool is_left_out = sets.is_left_out(i);
-                    float* to = scratch + (i - start) * width;
-                    Floats total{};
-                    columns.each([&](int64_t k, int n) {
-                        const Floats root = is_left_out ? Floats{} : square_root(row(k, n, 0.0f));
-                        total += root;
-                        store(to + k, root);
-                    });
-                    totals[i - start] = total;
-                    weights[i - start] = float(sets.weight(i));
-                }
-                for (int64_t i = 0; i < stop - start; ++i) wholes[i] = across(totals[i], add);
-                // So few rows in float: a sum in double has to wait for that of the row before.
-                columns.each([&](int64_t k, int) {
-                    Floats sum{};
-                    for (int64_t i = 0; i < stop - start; ++i) {
-                        const Floats root = load(scratch + i * width + k);
-                        sum += weights[i] * (root * (wholes[i] - root));
-                    }
-                    add_to(sums + k, sum);
-                });
-                return true;
-            },
-            [&](int64_t pool, const double* sums) {
-                for (int64_t k = 0; k < classes; ++k) left[pool * classes + k] = float(sums[k]);
-                return true;
-            });
-    });
 }
