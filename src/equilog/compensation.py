@@ -9,6 +9,7 @@ make the divisors equal again. Index targets have R = 0.
 from torch import Tensor
 
 from equilog.inner import Inner
+from equilog.kernels import weighted_sums
 from equilog.pooling import Pools
 from equilog.targets import Sets
 
@@ -20,4 +21,4 @@ def left_at_optimum(sets: Sets, pools: Pools, inner: Inner) -> Tensor | None:
     """
     if sets.probs is None or inner.separate:
         return None
-    return inner.at_optimum(sets.probs, sets.log_weight, pools)
+    return weighted_sums(inner.at_optimum, sets.probs, sets.log_weight, pools)

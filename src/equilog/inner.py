@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equilog.kernels import log_odds_against_label, weighted_sums
+from equilog.kernels import log_odds_against_label
 from equilog.logspace import least_with_log, log_one_plus
 from equilog.odds import left_at_optimum, log_odds_against_each, weighted_log
-from equilog.pooling import Pools
 from equilog.targets import Sets
 
 InnerName = Literal["odds", "nll", "divergence"]
@@ -44,8 +43,8 @@ class Inner(Protocol):
     def log_of_each(self, z: Tensor, probs: Tensor) -> Tensor:
         """Return the log terms (n, C) of sets with probability targets (n, C), from scores (n, C)."""
 
-    def at_optimum(self, probs: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
-        """Return what is left of the terms at the answer, summed over each pool (P, C); no gradient."""
+    def at_optimum(self, probs: Tensor) -> Tensor:
+        """Return what is left of the terms (n, C) at the answer."""
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return the log of the share of cross-entropy's gradient that an index target keeps in its pool.
@@ -69,9 +68,9 @@ class Odds:
         """Return the log odds against each class with its target's share."""
         return weighted_log(log_odds_against_each(z), probs)
 
-    def at_optimum(self, probs: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
-        """Return the sums of rho_j = sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
-        return weighted_sums(left_at_optimum, probs, log_weight, pools)
+    def at_optimum(self, probs: Tensor) -> Tensor:
+        """Return rho_j = sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
+        return left_at_optimum(probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O p)."""
@@ -93,9 +92,10 @@ class NegativeLogLikelihood:
         """Return the log of each class's part of the cross-entropy."""
         return weighted_log(_log_of_nll(log_odds_against_each(z)), probs)
 
-    def at_optimum(self, probs: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
-        """Return the sums of -t_j log t_j, the entropy by class."""
-        return weighted_sums(torch.special.entr, probs, log_weight, pools)
+    def at_optimum(self, probs: Tensor) -> Tensor:
+        """Return -t_j log t_j, the entropy by class."""
+        entropy: Tensor = torch.special.entr(probs)
+        return entropy
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O - log p)."""
@@ -128,9 +128,9 @@ class Divergence:
         gap = _log_of_gap(torch.where(positive, log_prob, -1.0) - log_target)
         return torch.where(positive, log_target + gap, log_prob)
 
-    def at_optimum(self, probs: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:  # noqa: ARG002
+    def at_optimum(self, probs: Tensor) -> Tensor:
         """Return 0: each term is zero at the answer."""
-        return probs.new_zeros(pools.count, probs.shape[1])
+        return torch.zeros_like(probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return 0, all of it: in a large pool the answer is the posterior whatever the other sets add."""

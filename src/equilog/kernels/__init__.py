@@ -76,13 +76,14 @@ def log_odds_sums(
 
     And where it is `compensated`, what is left of the odds at the best scores, summed (P, C), without gradient.
     """
-    consecutive = pools.given is None and pools.sets and not is_transformed(z, target, log_weight)
-    if consecutive and not _learns(target, log_weight) and is_for_native(z, target, log_weight):
+    alone = not _learns(target, log_weight) and not is_transformed(z, target, log_weight)
+    consecutive = alone and pools.given is None and pools.sets
+    if consecutive and is_for_native(z, target, log_weight):
         given = (z, target, log_weight, pools.size, compensated)
         log_sums, left = NativeLogOddsSums.apply(*given)  # type: ignore[no-untyped-call]
         return log_sums, left if compensated else None
     left = weighted_sums(odds.left_at_optimum, target, log_weight, pools) if compensated else None
-    if consecutive and not _learns(target, log_weight) and is_plain(z, target, log_weight):
+    if consecutive and is_plain(z, target, log_weight):
         learns = z.requires_grad and torch.is_grad_enabled()
         return ChunkedLogOddsSums.apply(z, target, log_weight, pools, learns), left  # type: ignore[no-untyped-call]
     return each.log_odds_sums(z, target, log_weight, pools), left

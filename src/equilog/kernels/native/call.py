@@ -3,7 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -81,6 +81,11 @@ def table_of_scores(z: Tensor, shift: Tensor | None, scale: float) -> tuple[Tens
 def with_rows(table: Tensor) -> Tensor:
     """Return the table (n, C) with its columns side by side, as it is where they are."""
     return table if table.stride(1) == 1 or table.shape[1] == 1 else table.contiguous()
+
+
+def as_scores(z: Tensor, *_: Any) -> Tensor:
+    """Return a tensor of the shape of the scores, for an operator that gives their gradient."""
+    return z.new_empty(z.shape)
 
 
 def operator(fake: Callable[..., Result]) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:

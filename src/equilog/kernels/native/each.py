@@ -8,7 +8,7 @@ from torch.autograd import Function
 
 from equilog.kernels.dispatch import is_transformed
 from equilog.kernels.each import chunked_gradient, chunked_log_sums, log_odds_sums, weighted_sums
-from equilog.kernels.native.call import operator, run, with_rows
+from equilog.kernels.native.call import as_scores, operator, run, with_rows
 from equilog.odds import left_at_optimum
 from equilog.pooling import Pools
 
@@ -54,10 +54,6 @@ def _as_forward(
     return z.new_empty(pools, classes), z.new_empty(2, z.shape[0]), z.new_empty(pools if compensated else 0, classes)
 
 
-def _as_scores(z: Tensor, *_: Any) -> Tensor:
-    return z.new_empty(z.shape)
-
-
 @operator(_as_forward)
 def each_forward(
     z: Tensor, target: Tensor, log_weight: Tensor, size: int, compensated: bool
@@ -77,7 +73,7 @@ def each_forward(
     return log_sums, found, left
 
 
-@operator(_as_scores)
+@operator(as_scores)
 def each_backward(
     z: Tensor, target: Tensor, log_weight: Tensor, log_sums: Tensor, found: Tensor, upstream: Tensor, size: int
 ) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from equilog.kernels.dispatch import is_transformed
-from equilog.kernels.native.call import operator, run, table_of_scores
+from equilog.kernels.native.call import as_scores, operator, run, table_of_scores
 from equilog.odds import log_odds_gradient
 from equilog.targets import scores_of
 
@@ -44,10 +44,6 @@ def _as_forward(z: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return z.new_empty(z.shape[0]), z.new_empty(z.shape[0]), z.new_empty(z.shape[0])
 
 
-def _as_scores(z: Tensor, *_: Any) -> Tensor:
-    return z.new_empty(z.shape)
-
-
 @operator(_as_forward)
 def label_forward(z: Tensor, labels: Tensor, shift: Tensor | None, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the log odds, the largest score of the other classes and 1 / the sum of their exponentials, each (n,)."""
@@ -56,7 +52,7 @@ def label_forward(z: Tensor, labels: Tensor, shift: Tensor | None, scale: float)
     return found
 
 
-@operator(_as_scores)
+@operator(as_scores)
 def label_backward(
     z: Tensor,
     labels: Tensor,

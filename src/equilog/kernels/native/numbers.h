@@ -174,17 +174,22 @@ static inline float fold(float start, int64_t begin, int64_t end, Step step, Joi
     return across(a, join);
 }
 
+// Do what(first column, columns) for each vector of columns.
+template <class What>
+INLINE void in_steps(int64_t begin, int64_t end, What what) {
+    int64_t k = begin;
+    for (; k + WIDTH <= end; k += WIDTH) what(k, WIDTH);
+    if (k < end) what(k, int(end - k));
+}
+
 // Write what(first column, columns) to a row; past its end, where the rows after it are yet to be written.
 template <class What>
 static inline void each(int64_t columns, float* row, const float* end, What what) {
     int64_t k = 0;
-    for (; k + WIDTH <= columns; k += WIDTH) {
-        const Floats values = what(k, WIDTH);
-        std::memcpy(row + k, &values, sizeof values);
-    }
+    for (; k + WIDTH <= columns; k += WIDTH) store(row + k, what(k, WIDTH));
     if (k == columns) return;
     const Floats values = what(k, int(columns - k));
-    if (row + k + WIDTH <= end) std::memcpy(row + k, &values, sizeof values);
+    if (row + k + WIDTH <= end) store(row + k, values);
     else std::memcpy(row + k, &values, 4 * (columns - k));
 }
 

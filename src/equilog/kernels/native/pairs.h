@@ -34,12 +34,11 @@ static inline bool add_threats(const Pairs& of, int64_t begin, int64_t end, doub
         if (of.is_safe(i, begin, end)) {
             const Scores::Line score = of[i];
             const float own = of.own(i);
-            for (int64_t k = begin; k < end; k += WIDTH) {
-                const int n = int(std::min(end - k, int64_t{WIDTH}));
+            in_steps(begin, end, [&](int64_t k, int n) {
                 const Floats threats = weight * exponential(score(k, n, -INF) - own);
                 seen += threats;
                 add_to(cell + k, threats);
-            }
+            });
         } else {
             for (int64_t k = begin; k < end; ++k) {
                 const double threat = weight * of.threat(i, k);

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from equilog.kernels.dispatch import is_transformed
-from equilog.kernels.native.call import WIDTH, operator, run, table_of_scores
+from equilog.kernels.native.call import WIDTH, as_scores, operator, run, table_of_scores
 from equilog.logspace import log_sum_exp_by
 from equilog.odds import log_threats_to_label
 from equilog.pooling import Pools
@@ -68,11 +68,7 @@ def pairs_forward(
     return log_sums.float(), sums, torch.tensor(True)
 
 
-def _as_scores(z: Tensor, *_: Any) -> Tensor:
-    return z.new_empty(z.shape)
-
-
-@operator(_as_scores)
+@operator(as_scores)
 def pairs_backward(
     z: Tensor,
     labels: Tensor,

@@ -18,9 +18,7 @@ struct Columns {
             for (int64_t v = 0; v < KNOWN - 1; ++v) what(v * WIDTH, WIDTH);
             what((KNOWN - 1) * WIDTH, int(count) - (KNOWN - 1) * WIDTH);
         } else {
-            int64_t k = 0;
-            for (; k + WIDTH <= count; k += WIDTH) what(k, WIDTH);
-            if (k < count) what(k, int(count - k));
+            in_steps(0, count, what);
         }
     }
 };

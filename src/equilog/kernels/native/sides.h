@@ -113,13 +113,6 @@ static inline bool is_exact(float sum, Floats shares) {
     return (sum > 1e-25f && sum < INF) || across(shares, add) == 0.0f;
 }
 
-template <class What>
-static inline void in_steps(int64_t begin, int64_t end, What what) {
-    int64_t k = begin;
-    for (; k + WIDTH <= end; k += WIDTH) what(k, WIDTH);
-    if (k < end) what(k, int(end - k));
-}
-
 // The same in double, whatever the exponentials; rarely, and so not in the midst of the others' registers.
 template <class Target>
 [[gnu::noinline]] static void add_block_exactly(Sides& sides, const Numbers<float>& logits, float scale, Target target,
