@@ -12,7 +12,13 @@ JOBS   ?= auto
 # is set up with wheels of its own (find-links) is left alone.
 TORCH_INDEX ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | grep -q find-links || echo "--extra-index-url https://download.pytorch.org/whl/cpu")
 
-.PHONY: install demo test lint docs clean lock
+# What runs under the oldest torch that pyproject.toml declares: the tests of the losses, which need torch alone.
+OLDEST       := .venv-oldest
+OLDEST_TORCH  = $(shell sed -n 's/^dependencies = \["torch>=\([0-9.]*\)"\]$$/\1/p' pyproject.toml)
+OLDEST_TESTS  = $(filter-out %/__pycache__ $(addprefix tests/,ranks.py compare decisions quality sklearn test_cli.py \
+  test_decision_classifier.py test_docs.py test_examples.py test_verify.py $(notdir $(wildcard tests/test_*_benchmark.py))),$(wildcard tests/*))
+
+.PHONY: install demo test test-oldest lint docs clean lock
 install: $(READY)
 
 # The stamp is written last, so an interrupted installation is taken up again by the next make.
@@ -30,6 +36,19 @@ demo: install
 test: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
 
+# Not in CI: where only its build for GPUs is to be had, an old torch takes several GB.
+test-oldest: $(OLDEST)/.ready
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(OLDEST_TESTS) $(ARGS)
+
+# With the versions that this project is tested with, but for torch and what it has in versions of its own.
+$(OLDEST)/.ready: pyproject.toml constraints.txt
+	@test -n "$(OLDEST_TORCH)" || { echo "pyproject.toml declares no oldest torch: dependencies = [\"torch>=...\"]"; exit 1; }
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@echo "Installing torch $(OLDEST_TORCH) into $(OLDEST) (up to several GB, once)"
+	@grep -vE '^(torch|triton|sympy)==' constraints.txt > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/constraints.txt $(TORCH_INDEX) torch==$(OLDEST_TORCH) -e '.[compare,test]'
+	@touch $@
+
 lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -43,4 +62,4 @@ lock: install
 	@mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,4 +2,8 @@
 
 import importlib.util
 
-collect_ignore = [] if importlib.util.find_spec("triton") else ["src/equilog/kernels/triton_odds.py"]
+collect_ignore = (
+    []
+    if importlib.util.find_spec("triton")
+    else ["src/equilog/ops/index_odds/triton.py", "src/equilog/ops/sum_by_id/triton.py"]
+)

@@ -15,8 +15,8 @@ def train(micro_batch_size: int | None, steps: int = 5) -> torch.nn.Module:
     x, y = torch.as_tensor(images / 16, dtype=torch.float32), torch.as_tensor(digits)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    criterion = LogBalancedCrossEntropyLoss(pool="batch", prior="auto")
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    criterion = LogBalancedCrossEntropyLoss(num_classes=10, pool="batch", prior="auto")
     for rows in torch.randperm(len(y)).split(300)[:steps]:
         optimizer.zero_grad()
         if micro_batch_size is None:

@@ -16,8 +16,8 @@ def train(micro_batch_size: int, steps: int = 5) -> torch.nn.Module:
     one_hot = torch.nn.functional.one_hot(y).float()
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    criterion = LogBalancedCrossEntropyLoss(pool="batch", label_smoothing=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    criterion = LogBalancedCrossEntropyLoss(num_classes=10, pool="batch", label_smoothing=0.1)
     for rows in torch.randperm(len(y)).split(300)[:steps]:
         share, others = torch.distributions.Beta(0.4, 0.4).sample(), rows.roll(1)
         mixed = share * x[rows] + (1 - share) * x[others]

@@ -26,8 +26,8 @@ def train(steps: int = 5) -> torch.nn.Module:
     model: torch.nn.Module = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
     if world > 1:
         model = DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    criterion = LogBalancedCrossEntropyLoss(pool="batch", prior="auto", process_group="world")
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    criterion = LogBalancedCrossEntropyLoss(num_classes=10, pool="batch", prior="auto", process_group="world")
     for batch in torch.randperm(len(y)).split(300)[:steps]:
         rows = batch[rank::world]
         optimizer.zero_grad()

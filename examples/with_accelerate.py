@@ -20,11 +20,13 @@ def train(accelerator: Accelerator, *, batch_size: int = 240, micro_batch_size: 
     data = TensorDataset(torch.as_tensor(images / 16, dtype=torch.float32), torch.as_tensor(digits))
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Dropout(0.0), torch.nn.Linear(32, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
     # A loader of a rank's rows of one step; accumulation is ours, so Accelerator is not told of it.
     loader = DataLoader(data, batch_size=batch_size // accelerator.num_processes, drop_last=True)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    criterion = LogBalancedCrossEntropyLoss(pool="batch", prior="auto", process_group="world").to(accelerator.device)
+    criterion = LogBalancedCrossEntropyLoss(num_classes=10, pool="batch", prior="auto", process_group="world").to(
+        accelerator.device
+    )
     for x, y in loader:
         optimizer.zero_grad()
         parts = zip(x.split(micro_batch_size), y.split(micro_batch_size), strict=True)

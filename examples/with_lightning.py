@@ -44,7 +44,7 @@ class Classifier(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.network = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Tanh(), torch.nn.Linear(32, 10))
-        self.criterion = LogBalancedCrossEntropyLoss(pool="batch", prior="auto", process_group="world")
+        self.criterion = LogBalancedCrossEntropyLoss(num_classes=10, pool="batch", prior="auto", process_group="world")
 
     def on_train_start(self) -> None:
         """Know how many micro-batches make a step."""
@@ -65,7 +65,7 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer."""
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return torch.optim.SGD(self.parameters(), lr=2.0)
 
     def train_dataloader(self) -> StepByStep:
         """Return this rank's micro-batches."""

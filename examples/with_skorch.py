@@ -24,11 +24,12 @@ def train(epochs: int = 3) -> NeuralNetClassifier:
     net = NeuralNetClassifier(
         network(),
         criterion=LogBalancedCrossEntropyLoss,
+        criterion__num_classes=10,
         criterion__pool="batch",
         criterion__prior="auto",
         max_epochs=epochs,
         batch_size=300,
-        lr=0.1,
+        lr=2.0,
         train_split=None,
         iterator_train__shuffle=False,
         verbose=0,

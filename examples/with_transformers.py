@@ -130,7 +130,7 @@ def main() -> None:
             per_device_train_batch_size=options.batch_size,
             gradient_accumulation_steps=options.micro_batches,
             num_train_epochs=1,
-            learning_rate=0.05,
+            learning_rate=0.5,
             lr_scheduler_type="constant",
             optim="sgd",
             logging_steps=1,
@@ -144,7 +144,9 @@ def main() -> None:
         ),
         train_dataset=sentences(),
         data_collator=partial(padded, soft=soft),
-        criterion=LogBalancedCrossEntropyLoss(pool=options.pool, prior=None if soft else "auto", process_group="world"),
+        criterion=LogBalancedCrossEntropyLoss(
+            num_classes=TAGS, pool=options.pool, prior=None if soft else "auto", process_group="world"
+        ),
         call=distil if soft else tag_tokens,
     )
     trainer.train(resume_from_checkpoint=options.resume)

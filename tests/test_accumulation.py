@@ -20,8 +20,8 @@ SIZES = (9, 1, 12)
 CRITERIA = {
     "batch": lambda: LogBalancedCrossEntropyLoss(),
     "pair": lambda: LogBalancedCrossEntropyLoss(balance="pair"),
-    "pool 1": lambda: LogBalancedCrossEntropyLoss(pool=1, prior="auto"),
-    "stream and prior": lambda: LogBalancedCrossEntropyLoss(pool="stream", prior="auto"),
+    "pool 1": lambda: LogBalancedCrossEntropyLoss(C, pool=1, prior="auto"),
+    "stream and prior": lambda: LogBalancedCrossEntropyLoss(C, pool="stream", prior="auto"),
     "smoothing": lambda: LogBalancedCrossEntropyLoss(label_smoothing=0.1),
     "sum": lambda: LogBalancedCrossEntropyLoss(reduction="sum"),
     "labels": lambda: MultiLabelCrossEntropyLoss(pool="batch", pos_weight=2.0),
@@ -78,14 +78,14 @@ def test_dropout_is_replayed_and_batch_norm_moves_once():
     """Against one graph through all micro-batches in their order, which is what the two passes stand for."""
     at_once = network(nn.Dropout(0.4), nn.BatchNorm1d(8))
     twice = copy.deepcopy(at_once)
-    criterion = LogBalancedCrossEntropyLoss(prior="auto")
+    criterion = LogBalancedCrossEntropyLoss(C, prior="auto")
     for x, target in steps():
         # A micro-batch of one row has no batch statistics.
         parts = [(x[:9], target[:9]), (x[9:], target[9:])]
         torch.manual_seed(5)
         logits = torch.cat([at_once(a) for a, _ in parts])
         state = torch.get_rng_state()
-        log_balanced_cross_entropy(logits, target, prior=criterion._current_prior(C)).backward()
+        log_balanced_cross_entropy(logits, target, prior=criterion.current_prior()).backward()
         torch.manual_seed(5)
         accumulate(lambda loss, part: loss(twice(part[0]), part[1]), criterion, parts, model=twice)
         assert torch.equal(torch.get_rng_state(), state)
@@ -185,7 +185,7 @@ def test_saving_in_the_middle_of_training_gives_the_same_weights(tmp_path):
 
     def fresh():
         model = network()
-        criterion = LogBalancedCrossEntropyLoss(pool="stream", prior="auto")
+        criterion = LogBalancedCrossEntropyLoss(C, pool="stream", prior="auto")
         return model, criterion, torch.optim.Adam(model.parameters(), lr=0.1)
 
     straight = fresh()

@@ -22,8 +22,8 @@ from sklearn.datasets import load_iris
 from typer.testing import CliRunner
 
 from equilog._version import __version__
+from equilog.baselines.registry import LOSSES
 from equilog.cli import app
-from equilog.registry import LOSSES
 
 QUICK = ("--seeds", "1", "--epochs", "3", "--jobs", "1")
 EQUILOG = (sys.executable, "-m", "equilog.cli")
@@ -31,7 +31,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> Path:
+def empty_folder(tmp_path, monkeypatch) -> Path:
     """Work in an empty folder, as wide as a usual terminal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
@@ -70,8 +70,15 @@ def test_a_named_data_set_gives_table_files_and_a_model_to_predict_with():
     result = equilog("compare", "digits-lt", "--losses", "log-balanced,focal", *QUICK, "--seeds", "2")
     assert result.exit_code == 0
     assert "digits-lt  1797 rows, 64 features, multiclass, 2 splits" in result.stdout
-    for told in ("● log-balanced", "focal", "cross-entropy", "baseline", "Verdict", "Written to equilog-out/digits-lt"):
-        assert told in result.stdout
+    for words in (
+        "● log-balanced",
+        "focal",
+        "cross-entropy",
+        "baseline",
+        "Verdict",
+        "Written to equilog-out/digits-lt",
+    ):
+        assert words in result.stdout
     assert "The training rows of every split are thinned" in result.stderr
     assert "7/7" in result.stderr
     assert CONTROL.search(result.output) is None
@@ -154,10 +161,10 @@ def test_every_kind_of_file_and_target_is_compared_and_predicted(save):
     result = equilog("predict", "out/model", data, "--out", "-")
     assert result.exit_code == 0, result.output
     Path("told.csv").write_text(result.stdout)
-    told = pd.read_csv("told.csv")
-    assert len(told) == len(iris())
-    assert not told.isna().any(axis=None)
-    probabilities = told.filter(regex="^(balanced|posterior) ")
+    predicted = pd.read_csv("told.csv")
+    assert len(predicted) == len(iris())
+    assert not predicted.isna().any(axis=None)
+    probabilities = predicted.filter(regex="^(balanced|posterior) ")
     assert ((probabilities >= 0) & (probabilities <= 1)).all(axis=None)
 
 
@@ -305,9 +312,9 @@ def test_rows_to_predict_may_have_gaps_unseen_categories_and_further_columns(mod
     rows["further"] = "yes"
     rows.to_csv("new.csv", index=False)
     assert equilog("predict", model, "new.csv").exit_code == 0
-    told = pd.read_csv("predictions.csv")
-    assert len(told) == len(rows)
-    assert not told.isna().any(axis=None)
+    predicted = pd.read_csv("predictions.csv")
+    assert len(predicted) == len(rows)
+    assert not predicted.isna().any(axis=None)
 
 
 def test_what_cannot_be_predicted_is_refused(model):
@@ -460,7 +467,7 @@ import equilog.cli
 """
 
 EXTRAS = set(
-    "jinja2 joblib numpy pandas plotly pyarrow rich safetensors scipy skops skorch sklearn typer".split()  # noqa: SIM905
+    "jinja2 joblib numpy pandas plotly pyarrow rich safetensors scipy skops sklearn typer".split()  # noqa: SIM905
 )
 
 
@@ -478,3 +485,88 @@ def test_without_the_extras_the_losses_work_and_the_command_says_what_to_install
     [line] = done.stderr.splitlines()
     assert re.fullmatch(r"The command line .*pip install 'equilog\[compare\]' \(\w+ is not installed\)", line)
     assert blocked == EXTRAS or "plotly" in line
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_terminated_sums_up_as_on_ctrl_c():
+    process = start(*LONGER, "--jobs", "2", "--out", "cut", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_for_runs(1, process, "cut")
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "interrupted; the same command with --resume goes on from here" in output
+    assert sorted(os.listdir("cut")) == ["report.html", "results.json", "runs.jsonl", "settings.json"]
+
+
+def alive(session: int) -> list[int]:
+    """Return the processes of a session that still run."""
+    running = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, _, of_session = folder.joinpath("stat").read_text().rpartition(")")[2].split()[:4]
+            if int(of_session) == session and state != "Z":
+                running.append(int(folder.name))
+    return running
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_a_comparison_that_is_killed_leaves_no_process_behind():
+    process = start(*LONGER, "--jobs", "2", "--out", "cut", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_runs(1, process, "cut")
+    assert len(alive(process.pid)) >= 3  # itself and two workers
+    process.kill()
+    process.wait()
+    patience = time.monotonic() + 30
+    while alive(process.pid):
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+
+
+def customers(rows: int = 120) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, rows)
+    return pd.DataFrame(
+        {
+            "customer_id": [f"{7 * row:06d}" for row in rng.permutation(rows)],
+            "amount": (rng.normal(size=rows) + codes).round(2),
+            "town": rng.choice(["Rome", "Oslo"], rows),
+            "left": np.array(["no", "yes"])[codes],
+        }
+    )
+
+
+def test_predictions_keep_the_ids_and_warn_of_what_training_had_not():
+    customers().to_csv("customers.csv", index=False)
+    assert (
+        equilog("compare", "customers.csv", "--target", "left", *QUICK, "--losses", "", "--out", "out").exit_code == 0
+    )
+    new = customers().drop(columns="left")
+    assert equilog("predict", "out/model", "customers.csv").stderr == "Written to predictions.csv: 120 rows\n"
+    told = pd.read_csv("predictions.csv", dtype=str)
+    assert told["customer_id"].tolist() == new["customer_id"].tolist()
+    assert list(told.columns[:2]) == ["customer_id", "left"]
+
+    new.assign(amount="lots").rename(columns={"town": "city"}).to_csv("new.csv", index=False)
+    assert 'new.csv has no column "town"' in refused("predict", "out/model", "new.csv")
+    result = equilog("predict", "out/model", "new.csv", "--allow-missing", "--id", "city")
+    assert 'warning: new.csv has no column "town": taken as missing in every row.' in result.stderr
+    assert 'warning: Column "amount": 100% of the cells are no numbers ("lots")' in result.stderr
+    assert list(pd.read_csv("predictions.csv").columns[:2]) == ["city", "left"]
+    assert 'new.csv has no column "nowhere"' in refused("predict", "out/model", "new.csv", "--id", "nowhere")
+
+
+def test_types_encoding_and_rare_classes_are_options():
+    frame = customers().assign(note="größer")
+    frame.loc[0, "left"] = "perhaps"
+    frame.to_csv("customers.csv", index=False, encoding="latin-1", sep=";")
+    asked = ("compare", "customers.csv", "--target", "left", *QUICK, "--losses", "cross-entropy", "--out", "out")
+    assert "Name its encoding" in refused(*asked)
+    assert "--rare merge" in refused(*asked, "--encoding", "latin-1")
+    result = equilog(*asked, "--encoding", "latin-1", "--rare", "drop", "--types", "customer_id=category,town=ignore")
+    assert result.exit_code == 0, result.output
+    assert "Left out as asked: town" in result.stderr
+    results = json.loads(Path("out/results.json").read_text())
+    assert set(results["data"]["classes"]["left"]) == {"no", "yes"}
+    assert any("were left out: perhaps" in note for note in results["data"]["notes"])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mkdocstrings import Inventory
@@ -38,10 +39,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def public_names() -> list[str]:
-    """Every name that a module of the package lists in __all__, its submodules aside."""
+    """Every name that a module of the package lists in __all__, its submodules and those that only compute aside."""
     modules = ["equilog", *(found.name for found in pkgutil.walk_packages(equilog.__path__, "equilog."))]
-    if not importlib.util.find_spec("triton"):  # which is for Linux
-        modules = [name for name in modules if not name.startswith("equilog.kernels.triton")]
+    modules = [name for name in modules if not name.startswith("equilog.ops")]
     return [
         f"{module}.{name}"
         for module in modules
@@ -101,10 +101,18 @@ def test_pages_cite_checks_that_exist() -> None:
     assert cited - {check.name for check in CHECKS} == set()
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.stem
-)
-def test_examples_on_the_pages_run(page: Path) -> None:
+def pages_with_examples() -> list[Any]:
+    """Pages with blocks fenced as python; one of tools that take their time is slow."""
+    pages = [page for page in PAGES if "```python" in page.read_text()]
+    slow = pytest.mark.slow
+    return [pytest.param(page, id=page.stem, marks=slow if page.stem == "switching" else ()) for page in pages]
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*")  # Lightning of its own calls to torch
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")  # of a loader of a few rows
+@pytest.mark.parametrize("page", pages_with_examples())
+def test_examples_on_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks fenced as python are a script, page by page; a fragment that cannot run alone is fenced as py."""
+    monkeypatch.chdir(tmp_path)  # where trainers leave their checkpoints
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    exec(compile("\n".join(blocks), str(page), "exec"), {})
+    exec(compile("\n".join(blocks), str(page), "exec"), {"__name__": page.stem})

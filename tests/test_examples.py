@@ -54,10 +54,13 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def by_hand(model: torch.nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
-    """Train on whole batches in one process, counting the prior without any help from the module."""
+    """Train on whole batches in one process, counting the prior without any help from the module.
+
+    One pool of 300 rows spreads the gradient of ten logs over them, so that steps of the usual size would show nothing.
+    """
     x, y = digits()
     count = torch.zeros(10)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
     for step, rows in enumerate(batches):
         prior = (count + 1) / (count + 1).sum() if step else None
         optimizer.zero_grad()
@@ -73,9 +76,8 @@ def network(middle: torch.nn.Module) -> torch.nn.Module:
 
 
 def test_plain_training_balances_the_classes():
-    plain = example("plain")
-    ours = plain["train"](plain["LogBalancedCrossEntropyLoss"](pool=16, prior="auto"))
-    assert ours > plain["train"](torch.nn.CrossEntropyLoss()) + 0.05
+    plain, bare, calibrated = example("plain")["balanced_accuracies"]()
+    assert min(bare, calibrated) > plain + 0.05
 
 
 def test_micro_batches_train_the_weights_of_the_large_batch():
@@ -90,7 +92,7 @@ def test_mixed_soft_targets_train_the_weights_of_the_large_batch():
     train = example("mixup")["train"]
     large = train(300).state_dict()
     close(train(128).state_dict(), large)
-    assert (large["0.weight"] - network(torch.nn.ReLU()).state_dict()["0.weight"]).abs().max() > 1e-2
+    assert (large["0.weight"] - network(torch.nn.ReLU()).state_dict()["0.weight"]).abs().max() > 1e-3
 
 
 def test_skorch_trains_the_weights_of_a_loop_by_hand():
@@ -135,7 +137,7 @@ def test_trainer_trains_the_weights_of_one_process(task, tmp_path):
     one, two = (load_file(tmp_path / ranks / "model.safetensors") for ranks in ("one", "two"))
     close(two, one)
     if task == "tokens":
-        counted = one["criterion.class_count"].sum() - 5
+        counted = one["criterion.class_count"].sum()
         sentences = example("with_transformers")["sentences"]()
         assert counted == sum(len(sentence["labels"]) for sentence in sentences)
 

@@ -169,7 +169,9 @@ def test_regret_of_each_pool_adds_up(name: str) -> None:
     each = regret(logits, target, reduction="none", **chosen)
     assert (each > 0).all()
     torch.testing.assert_close(each.sum(), regret(logits, target, reduction="sum", **chosen))
-    torch.testing.assert_close(each.mean(), regret(logits, target, **chosen))
+    # The mean divides the regret by what it divides the loss by.
+    total, mean = (log_balanced_cross_entropy(logits.double(), target, reduction=r, **chosen) for r in ("sum", "mean"))
+    torch.testing.assert_close(each.sum() / regret(logits, target, **chosen), total / mean)
 
 
 def test_regret_has_the_gradient_of_the_loss() -> None:
@@ -189,11 +191,11 @@ def test_nll_has_an_answer_that_is_not_always_the_least() -> None:
     expected = {"weight": (weight * (1 + entropy).log()).sum(), "offset": 5 * (1 + entropy.max()).log()}
     for compensation, value in expected.items():
         chosen = {"inner": "nll", "compensation": compensation}
-        torch.testing.assert_close(minimum(target, **chosen), value, rtol=1e-12, atol=0)
+        torch.testing.assert_close(minimum(target, reduction="sum", **chosen), value, rtol=1e-12, atol=0)
         assert regret(scores(target, **chosen), target, **chosen) == 0
     heavy = torch.tensor([[0.9, 0.1]], dtype=torch.float64).repeat(100, 1)
     given_up = torch.tensor([[0.01, 0.99]], dtype=torch.float64).log().repeat(100, 1)
-    assert regret(given_up, heavy, inner="nll") < -2
+    assert regret(given_up, heavy, inner="nll", reduction="sum") < -2
     with pytest.raises(ValueError, match='scores: inner "nll" without compensation has no closed form'):
         scores(target, inner="nll", compensation=None)
 
@@ -218,7 +220,7 @@ def test_closed_forms_of_the_minimum(target: Tensor) -> None:
         None: class_mass(target).log().sum(),
     }
     for compensation, value in expected.items():
-        found = minimum(target, compensation=compensation).item()
+        found = minimum(target, compensation=compensation, reduction="sum").item()
         assert found == pytest.approx(value.item(), rel=1e-12, abs=1e-14)
 
 
@@ -323,5 +325,29 @@ def test_multilabel_closed_form_is_the_minimum(pool: str | int, seed: int, spoil
     root = (target * (1 - target)).sqrt()
     by_pool = {"sample": [4, 4, 4], "batch": [12], 5: [5, 5, 2]}[pool]
     left = torch.stack([part.sum() for part in root.flatten().split(by_pool)])
-    expected = 2 * (1 + left).log().mean()
-    assert multilabel_minimum(target, pool=pool).item() == pytest.approx(expected.item(), rel=1e-12)
+    expected = 2 * (1 + left).log().sum()
+    assert multilabel_minimum(target, pool=pool, reduction="sum").item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+SPARSE = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+
+
+@CONFIGURED
+def test_the_mean_of_the_minimum_is_below_that_of_finite_scores_nearby(name: str) -> None:
+    """Where targets are 0 the best scores are infinite, and hold something in fewer logs than any finite ones."""
+    chosen = options(name, 3, 3)
+    nearby = scores(SPARSE, **chosen).clamp(min=-30.0)
+    loss = log_balanced_cross_entropy(nearby, SPARSE, **chosen)
+    least = minimum(SPARSE, **chosen)
+    assert 0 <= loss - least < 1e-8  # of terms exp(-30)
+    torch.testing.assert_close(regret(nearby, SPARSE, **chosen), (loss - least).clamp(min=0), rtol=1e-6, atol=1e-15)
+    assert regret(scores(SPARSE, **chosen), SPARSE, **chosen) == 0
+
+
+@pytest.mark.parametrize("pool", ["sample", "batch", 2])
+def test_the_mean_of_the_multilabel_minimum_is_that_of_finite_scores_nearby(pool: str | int) -> None:
+    nearby = multilabel_scores(SPARSE).clamp(-30.0, 30.0)
+    loss = multilabel_cross_entropy(nearby, SPARSE, pool=pool)
+    least = multilabel_minimum(SPARSE, pool=pool)
+    assert 0 <= loss - least < 1e-8
+    assert multilabel_regret(multilabel_scores(SPARSE), SPARSE, pool=pool) == 0

@@ -3,17 +3,24 @@
 from equilog import article, optimum
 from equilog._version import __version__
 from equilog.accumulation import Accumulation, accumulate
-from equilog.from_cross_entropy import class_mass_from_cross_entropy, log_balanced_from_cross_entropy
-from equilog.functional import class_mass, log_balanced_cross_entropy
-from equilog.inference import probabilities
-from equilog.linear import linear_class_mass, linear_log_balanced_cross_entropy
-from equilog.linear_multilabel import linear_multilabel_class_mass, linear_multilabel_cross_entropy
-from equilog.mass import ClassMass
-from equilog.modules import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
-from equilog.multilabel import multilabel_class_mass, multilabel_cross_entropy
+from equilog.calibration import Calibration, probabilities
+from equilog.core.pool_state import ClassMass
+from equilog.init_bias import init_bias_
+from equilog.losses.class_mass import (
+    class_mass,
+    class_mass_from_cross_entropy,
+    linear_class_mass,
+    linear_multilabel_class_mass,
+    multilabel_class_mass,
+)
+from equilog.losses.from_cross_entropy import log_balanced_from_cross_entropy
+from equilog.losses.linear import linear_log_balanced_cross_entropy, linear_multilabel_cross_entropy
+from equilog.losses.multiclass import LogBalancedCrossEntropyLoss, log_balanced_cross_entropy
+from equilog.losses.multilabel import MultiLabelCrossEntropyLoss, multilabel_cross_entropy
 
 __all__ = [
     "Accumulation",
+    "Calibration",
     "ClassMass",
     "LogBalancedCrossEntropyLoss",
     "MultiLabelCrossEntropyLoss",
@@ -22,6 +29,7 @@ __all__ = [
     "article",
     "class_mass",
     "class_mass_from_cross_entropy",
+    "init_bias_",
     "linear_class_mass",
     "linear_log_balanced_cross_entropy",
     "linear_multilabel_class_mass",

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from equilog.mass import ClassMass
-from equilog.modules import PooledCriterion
+from equilog.core.pool_state import ClassMass
+from equilog.losses.base import PooledCriterion
 
 MicroBatch = TypeVar("MicroBatch")
 Loss = Callable[..., Tensor]

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equilog.functional import log_balanced_cross_entropy
-from equilog.grouping import LogThreats
-from equilog.logspace import log_one_plus, log_sum_exp
-from equilog.odds import log_odds_against_label, weighted_log
-from equilog.pooling import as_pools
-from equilog.targets import as_sets
+from equilog.core.grouping import LogTerms
+from equilog.core.pools import as_pools
+from equilog.inputs.classes import read_sets
+from equilog.inputs.options import ClassOptions
+from equilog.losses.multiclass import log_balanced_cross_entropy
+from equilog.ops import index_log_odds, log_one_plus, log_sum_exp, log_weighted
 
 __all__ = ["general", "loss_one", "loss_three", "softmax_cross_entropy_over_sets", "truncated"]
 
@@ -42,7 +42,7 @@ def softmax_cross_entropy_over_sets(logits: Tensor, target: Tensor) -> Tensor:
         >>> softmax_cross_entropy_over_sets(torch.zeros(3, 4), torch.tensor([0, 1, 2]))  # 3 log 4
         tensor(4.1589)
     """
-    as_sets("softmax_cross_entropy_over_sets", logits, target)
+    read_sets(ClassOptions(where="softmax_cross_entropy_over_sets"), logits, target, None)
     return F.cross_entropy(logits, target, reduction="sum")
 
 
@@ -124,19 +124,20 @@ def general(logits: Tensor, target: Tensor, f: Callable[[Tensor], Tensor]) -> Te
         >>> general(s, target, lambda s: torch.logit(s.softmax(1))), loss_one(s, target)
         (tensor(0.3618), tensor(0.3618))
     """
-    sets = as_sets("general", logits, target)
+    options = ClassOptions(where="general", pool="batch")
+    sets = read_sets(options, logits, target, None)
     favour = f(sets.scores())
     if favour.shape != sets.logits.shape:
         raise ValueError(
             f"general: f must keep the shape of the logits, {tuple(sets.logits.shape)}; it gave {tuple(favour.shape)}."
         )
-    if sets.labels is not None:
-        threats = LogThreats(-favour.gather(1, sets.labels[:, None]), sets.labels, sets.classes)
+    if sets.index is not None:
+        terms = LogTerms(-favour.gather(1, sets.index[:, None]), sets.index, sets.classes)
     else:
         assert sets.probs is not None
-        threats = LogThreats(weighted_log(-favour, sets.probs), None, 1)
-    pools = as_pools("general", "batch", sets.shape, logits.device)
-    return log_one_plus(threats.pooled(pools, sets.log_weight)).sum()
+        terms = LogTerms(log_weighted(-favour, sets.probs), None, 1)
+    pools = as_pools(options, sets.shape, logits.device)
+    return log_one_plus(terms.pooled(pools, sets.log_weight)).sum()
 
 
 def truncated(logits: Tensor, target: Tensor, order: int) -> Tensor:
@@ -174,23 +175,23 @@ def truncated(logits: Tensor, target: Tensor, order: int) -> Tensor:
         raise TypeError(f"truncated: target must be class indices, not {target.dtype} probabilities.")
     if order < 1:
         raise ValueError(f"truncated: order must be 1 or more; got {order}.")
-    sets = as_sets("truncated", logits, target)
-    assert sets.labels is not None
-    log_odds = log_odds_against_label(sets.scores(), sets.labels) + sets.log_weight
+    sets = read_sets(ClassOptions(where="truncated"), logits, target, None)
+    assert sets.index is not None
+    log_odds = index_log_odds(sets.scores(), sets.index) + sets.log_weight
     one = torch.zeros_like(log_odds)
-    log_terms = _product(_by_class(torch.stack((one, log_odds), -1), sets.labels, sets.classes), order)
+    log_terms = _product(_by_class(torch.stack((one, log_odds), -1), sets.index, sets.classes), order)
     return log_one_plus(log_sum_exp(log_terms[:, 1:])).sum()
 
 
-def _by_class(factors: Tensor, labels: Tensor, classes: int) -> Tensor:
+def _by_class(factors: Tensor, index: Tensor, classes: int) -> Tensor:
     """Return each class's factors 1 + x in a row, (n, 2) -> (C, K, 2), K a power of two, filled up with factors 1."""
-    size = torch.bincount(labels, minlength=classes)
-    order = labels.argsort(stable=True)
-    position = torch.arange(len(labels), device=labels.device) - (size.cumsum(0) - size)[labels[order]]
+    size = torch.bincount(index, minlength=classes)
+    order = index.argsort(stable=True)
+    position = torch.arange(len(index), device=index.device) - (size.cumsum(0) - size)[index[order]]
     longest = int(size.max()) if classes else 0
     table = factors.new_full((classes, 1 << max(longest - 1, 0).bit_length(), 2), -torch.inf)
     table[..., 0] = 0.0
-    return table.index_put((labels[order], position), factors[order])
+    return table.index_put((index[order], position), factors[order])
 
 
 def _product(factors: Tensor, order: int) -> Tensor:

@@ -1,7 +1,10 @@
 """The command line: equilog compare, equilog predict, equilog verify."""
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +13,7 @@ from equilog._version import __version__
 MISSING = "The command line needs more than PyTorch. Install it with: pip install 'equilog[compare]'"
 
 try:
+    import pandas as pd
     import typer
     from rich.console import Console
     from rich.progress import (
@@ -23,16 +27,18 @@ try:
     from rich.table import Table
     from rich.text import Text
 
-    from equilog.compare import bundle, experiment
-    from equilog.compare.dataset import Dataset
+    from equilog.baselines.registry import LOSSES
+    from equilog.compare.data.columns import require_columns
+    from equilog.compare.data.dataset import Dataset
+    from equilog.compare.data.kinds import chosen_kinds
+    from equilog.compare.data.named import NAMED, load
+    from equilog.compare.data.rare import Rare, without_rare
+    from equilog.compare.data.tables import read_rows
     from equilog.compare.errors import DataError
     from equilog.compare.files import replacing
-    from equilog.compare.named import NAMED, load
-    from equilog.compare.ranks import Ranks, joined
-    from equilog.compare.run import Failure, ModelSettings
-    from equilog.compare.tables import read_features
-    from equilog.compare.terminal import print_results
-    from equilog.registry import LOSSES
+    from equilog.compare.run import bundle, experiment
+    from equilog.compare.run.one_run import Failure, ModelSettings
+    from equilog.compare.show.terminal import print_results
     from equilog.verify import main as run_checks
 except ModuleNotFoundError as error:
     sys.exit(f"{MISSING} ({error.name} is not installed)")
@@ -74,11 +80,20 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def compare(
     data: Annotated[
-        str, typer.Argument(help="CSV, TSV, Parquet or NPZ file, or a named data set (--list).")
+        str,
+        typer.Argument(help="CSV, TSV, JSON lines, Parquet, Excel or NPZ file, or a named data set (--list)."),
     ] = "digits-lt",
     target: Annotated[list[str] | None, typer.Option(help="Column to predict; repeat for several.")] = None,
     multilabel: Annotated[bool, typer.Option("--multilabel", help="The targets are yes/no labels.")] = False,
     soft: Annotated[bool, typer.Option("--soft", help="The targets are class probabilities or votes.")] = False,
+    types: Annotated[
+        list[str] | None,
+        typer.Option(help="What a column is, COLUMN=number, category, date, text or ignore; repeat, or use commas."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of a text file, such as latin-1.")] = None,
+    rare: Annotated[
+        Rare | None, typer.Option(help="What to do with classes of one row: make them one class, or leave them out.")
+    ] = None,
     losses: Annotated[
         list[str] | None, typer.Option(help="Losses, separated by commas; all that fit if left out.")
     ] = None,
@@ -96,35 +111,39 @@ def compare(
     device: Annotated[str, typer.Option(help="Where networks are trained: cpu, cuda.")] = "cpu",
     list_names: Annotated[bool, typer.Option("--list", help="List the named data sets and the losses.")] = False,
 ) -> None:
-    """Train the same model with each loss on the same splits, and tell which served.
-
-    Started by a launcher, as by torchrun --nproc-per-node 2 -m equilog compare ..., the processes train each model
-    together.
-    """
+    """Train the same model with each loss on the same splits, and say which served."""
     if list_names:
         _print_names()
         return
-    with joined() as ranks:
-        dataset = load(data, target=target or (), multilabel=multilabel, soft=soft)
-        names = [name.strip() for given in losses or () for name in given.split(",") if name.strip()]
-        plan = experiment.Plan(
-            losses=experiment.chosen_losses(dataset.task, names),
-            seeds=seeds,
-            test_fraction=test_fraction,
-            model=ModelSettings(
-                hidden_units=_widths(hidden),
-                max_epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                device=device,
-            ),
-        )
-        folder = out_dir or _default_folder(Path(data).stem, resume)
-        comparison = _compared(ranks, dataset, plan, folder, jobs=jobs, resume=resume)
-    if ranks.first:
-        print_results(out, comparison.results)
-        written = ["results.json", "report.html", *(["model/"] if comparison.model else [])]
-        out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
+    dataset = load(
+        data,
+        target=target or (),
+        multilabel=multilabel,
+        soft=soft,
+        encoding=encoding,
+        kinds=chosen_kinds(types or []),
+    )
+    if rare is not None:
+        dataset = without_rare(dataset, rare)
+    names = [name.strip() for listed in losses or () for name in listed.split(",") if name.strip()]
+    plan = experiment.Plan(
+        losses=experiment.chosen_losses(dataset.task, names),
+        seeds=seeds,
+        test_fraction=test_fraction,
+        model=ModelSettings(
+            hidden_units=_widths(hidden),
+            max_epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            device=device,
+        ),
+    )
+    folder = out_dir or _default_folder(Path(data).stem, resume)
+    with _terminable():
+        comparison = _compared(dataset, plan, folder, jobs=jobs, resume=resume)
+    print_results(out, comparison.results)
+    written = ["results.json", "report.html", *(["model/"] if comparison.model else [])]
+    out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
     if comparison.interrupted:
         err.print(Text("interrupted; the same command with --resume goes on from here", style="yellow"))
         raise typer.Exit(130)
@@ -132,10 +151,27 @@ def compare(
         raise typer.Exit(1)
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, as a scheduler or a shutdown sends it, end a comparison as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _compared(
-    ranks: Ranks, dataset: Dataset, plan: experiment.Plan, folder: Path, *, jobs: int, resume: bool
+    dataset: Dataset, plan: experiment.Plan, folder: Path, *, jobs: int, resume: bool
 ) -> experiment.Comparison:
-    """Compare under a progress bar, which the first rank shows."""
+    """Compare under a progress bar."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -144,15 +180,12 @@ def _compared(
         TextColumn("left"),
         TimeRemainingColumn(),
         console=err,
-        disable=not ranks.first,
         # The time left goes by all runs: one may take longer than the half minute that is looked back otherwise.
         speed_estimate_period=float("inf"),
     )
     bar = progress.add_task("training", start=False, visible=False)
 
     def started(total: int, done: int, notes: Sequence[str]) -> None:
-        if ranks.world > 1:
-            notes = [f"{ranks.world} processes train each model together.", *notes]
         for note in notes:
             progress.console.print(Text(_plain(note), style="dim"), soft_wrap=True)
         progress.update(bar, total=total, completed=done, visible=True)
@@ -170,22 +203,45 @@ def _compared(
             folder,
             jobs=jobs,
             resume=resume,
-            started=started if ranks.first else None,
-            advanced=advanced if ranks.first else None,
+            started=started,
+            advanced=advanced,
         )
 
 
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder model/ that `equilog compare` wrote.")],
-    data: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or NPZ file with the same feature columns.")],
+    data: Annotated[Path, typer.Argument(help="File with the same feature columns, of any format that compare reads.")],
     out_file: Annotated[Path, typer.Option("--out", help="CSV file to write; - is the terminal.")] = Path(
         "predictions.csv"
     ),
+    identifiers: Annotated[
+        list[str] | None,
+        typer.Option("--id", help="Column of the file to put before the predictions; those of training if left out."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of a text file, such as latin-1.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Take columns that the file lacks as missing in every row.")
+    ] = False,
 ) -> None:
-    """Write the predicted classes of new rows, with their balanced and posterior probabilities."""
+    """Write the predicted classes of new rows, with their balanced and posterior probabilities.
+
+    Warns where the rows differ from those of training: categories never seen, cells that are no numbers or dates,
+    classes of other frequencies.
+    """
     loaded = bundle.load(model)
-    predictions = loaded.predictions(read_features(data), data.name)
+    rows = read_rows(data, encoding)
+    require_columns(rows.columns, identifiers or (), data.name)
+    warnings = []
+    if allow_missing:
+        rows, lacking = loaded.complete(rows)
+        warnings += [f'{data.name} has no column "{name}": taken as missing in every row.' for name in lacking]
+    predictions = loaded.predictions(rows, data.name)
+    warnings += loaded.drift(rows, predictions)
+    for warning in warnings:
+        err.print(Text(f"warning: {_plain(warning)}", style="yellow"), soft_wrap=True)
+    kept = identifiers or [name for name in loaded.identifiers if name in rows.columns]
+    predictions = pd.concat([rows[list(dict.fromkeys(kept))], predictions], axis=1)
     if str(out_file) == "-":
         predictions.to_csv(sys.stdout, index=False)
         return

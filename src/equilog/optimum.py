@@ -4,24 +4,34 @@ Probability targets leave every loss a minimum above 0. Where every group of cla
 one log per class is compensated, it lies at $t_i = \mathrm{softmax}(2 \cdot \text{scale} \cdot s_i)$. One log per
 class without compensation answers re-weighted targets: `class_mass` solves for the weights.
 
-Everything here is computed and returned in float64, whatever the target's type.
+The mean divides the smallest value by the units of finite scores, and a regret by those of its scores: at the best
+scores, of which some may be infinite, fewer logs may hold something. Everything here is computed and returned in
+float64, whatever the target's type.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from equilog.functional import (
+from equilog.core.grouping import ClassBalance, Grouping, as_grouping
+from equilog.core.inner import INNERS
+from equilog.core.pool_sums import PoolSums, mean_of
+from equilog.core.pools import as_pools
+from equilog.inputs.classes import read_sets
+from equilog.inputs.labels import read_labels
+from equilog.inputs.options import (
     Balance,
+    ClassOptions,
     Compensation,
+    InnerName,
+    LabelOptions,
+    Pool,
     Reduction,
     check_scale,
-    log_balanced_cross_entropy,
 )
-from equilog.grouping import ClassBalance, Grouping, as_grouping
-from equilog.inner import INNERS, InnerName
-from equilog.multilabel import multilabel_cross_entropy
-from equilog.pooling import as_pools
-from equilog.targets import as_sets
+from equilog.losses.multiclass import class_sums
+from equilog.losses.multilabel import label_sums, multilabel_cross_entropy
 
 __all__ = [
     "class_mass",
@@ -77,7 +87,7 @@ def scores(
     balance: Balance | Tensor | Grouping = "class",
     inner: InnerName = "odds",
     compensation: Compensation | None = "weight",
-    pool: str | int | Tensor = "batch",
+    pool: Pool = "batch",
     scale: float = 1.0,
 ) -> Tensor:
     r"""Scores at which `log_balanced_cross_entropy` of these targets is smallest.
@@ -120,22 +130,24 @@ def scores(
                 [0.1024, 0.7759, 0.1217]], dtype=torch.float64)
     """
     where = "scores"
-    check_scale(where, scale)
     target = _as_probabilities(where, target)
-    as_sets(where, torch.zeros_like(target), target, validate=True)
+    options = ClassOptions(
+        where=where, balance=balance, inner=inner, compensation=compensation, pool=pool, scale=scale, validate=True
+    )
+    read_sets(options, torch.zeros_like(target), target, None)
     log_answer = target.log()
-    grouping = as_grouping(where, balance, target.shape[1], target.device, inner)
+    grouping = as_grouping(options, target.shape[1], target.device)
     if inner == "nll" and compensation is None:
         raise ValueError(
             f'{where}: inner "nll" without compensation has no closed form; use compensation "weight" or "offset".'
         )
     if isinstance(grouping, ClassBalance) and inner == "odds" and compensation is None:
-        pools = as_pools(where, pool, target.shape[:1], target.device)
+        pools = as_pools(options, target.shape[:1], target.device)
         sizes = pools.ids.bincount(minlength=pools.count).tolist()
         affinity = [_affinity(sets) for sets in torch.split(target[pools.ids.argsort(stable=True)], sizes)]
         if affinity:
             log_answer = log_answer - _solve(torch.stack(affinity)).log()[pools.ids]
-    return log_answer.log_softmax(1) / (INNERS[inner].link * scale)
+    return log_answer.log_softmax(1) / (INNERS[inner].calibration_factor * scale)
 
 
 def minimum(
@@ -144,12 +156,12 @@ def minimum(
     balance: Balance | Tensor | Grouping = "class",
     inner: InnerName = "odds",
     compensation: Compensation | None = "weight",
-    pool: str | int | Tensor = "batch",
+    pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""The smallest value `log_balanced_cross_entropy` can take with these targets: its value at `scores`.
 
-    With $R_j = \sum_i \sqrt{t_{ij}} (\sum_k \sqrt{t_{ik}} - \sqrt{t_{ij}})$ and one pool that is $\sum_j w_j \log(1 +
+    With $R_j = \sum_i \sqrt{t_{ij}} (\sum_k \sqrt{t_{ik}} - \sqrt{t_{ij}})$ the sum of one pool is $\sum_j w_j \log(1 +
     R_j)$ for compensation "weight", $C \log(1 + \max_k R_k)$ for "offset", $\sum_j \log A_j$ for None. It is 0 for
     certain targets and the same for every scale. For inner "divergence" it is 0, up to rounding; for "nll", with $R_j =
     -\sum_i t_{ij} \log t_{ij}$, it is the value at the answer, of which `scores` says when it is the smallest.
@@ -172,13 +184,18 @@ def minimum(
         This project.
 
     Example:
-        >>> minimum(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))  # 2 log(1 + 1/2)
+        >>> target = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+        >>> minimum(target, reduction="sum")  # 2 log(1 + 1/2)
         tensor(0.8109, dtype=torch.float64)
+        >>> minimum(target)  # of two samples, and two logs
+        tensor(0.4055, dtype=torch.float64)
     """
     best = scores(target, balance=balance, inner=inner, compensation=compensation, pool=pool)
-    return log_balanced_cross_entropy(
-        best, target.detach(), balance=balance, inner=inner, compensation=compensation, pool=pool, reduction=reduction
-    )
+    options = ClassOptions(where="minimum", balance=balance, inner=inner, compensation=compensation, pool=pool)
+    target = target.detach()
+    least = class_sums(options, read_sets(options, best, target, None), None, None)
+    finite = class_sums(options, read_sets(options, torch.zeros_like(best), target, None), None, None)
+    return _reduced(reduction, least.loss(replace(options, reduction=_undivided(reduction))), finite)
 
 
 def regret(
@@ -188,7 +205,7 @@ def regret(
     balance: Balance | Tensor | Grouping = "class",
     inner: InnerName = "odds",
     compensation: Compensation | None = "weight",
-    pool: str | int | Tensor = "batch",
+    pool: Pool = "batch",
     scale: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -219,25 +236,29 @@ def regret(
     Example:
         >>> target = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
         >>> regret(torch.zeros(2, 3), target)
-        tensor(0.4233, dtype=torch.float64)
+        tensor(0.1411, dtype=torch.float64)
         >>> regret(scores(target), target)
         tensor(0., dtype=torch.float64)
     """
-    loss = log_balanced_cross_entropy(
-        logits.double(),
-        target,
+    options = ClassOptions(
+        where="regret",
         balance=balance,
         inner=inner,
         compensation=compensation,
         pool=pool,
         scale=scale,
-        reduction=reduction,
+        reduction=_undivided(reduction),
     )
-    if not target.is_floating_point():
-        return loss
-    least = minimum(target, balance=balance, inner=inner, compensation=compensation, pool=pool, reduction=reduction)
-    # Of nll, which may be less elsewhere, a difference below 0 is to be seen; of the others it is rounding.
-    return loss - least if inner == "nll" else (loss - least).clamp(min=0.0)
+    part = class_sums(options, read_sets(options, logits.double(), target, None), None, None)
+    excess = part.loss(options)
+    if target.is_floating_point():
+        undivided = _undivided(reduction)
+        excess = excess - minimum(
+            target, balance=balance, inner=inner, compensation=compensation, pool=pool, reduction=undivided
+        )
+        # Of nll, which may be less elsewhere, a difference below 0 is to be seen; of the others it is rounding.
+        excess = excess if inner == "nll" else excess.clamp(min=0.0)
+    return _reduced(reduction, excess, part)
 
 
 def multilabel_scores(target: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -266,8 +287,8 @@ def multilabel_scores(target: Tensor, *, scale: float = 1.0) -> Tensor:
     return torch.logit(target.double()) / (2.0 * scale)
 
 
-def multilabel_minimum(target: Tensor, *, pool: str | int | Tensor = "sample", reduction: Reduction = "mean") -> Tensor:
-    r"""The smallest value `multilabel_cross_entropy` can take: $2 \log(1 + \sum \sqrt{t (1 - t)})$ a pool.
+def multilabel_minimum(target: Tensor, *, pool: Pool = "sample", reduction: Reduction = "mean") -> Tensor:
+    r"""The smallest `multilabel_cross_entropy`: $2 \log(1 + \sum \sqrt{t (1 - t)})$ summed over the pools.
 
     Args:
         target: of the shape of the logits, in [0, 1].
@@ -281,17 +302,19 @@ def multilabel_minimum(target: Tensor, *, pool: str | int | Tensor = "sample", r
         This project.
 
     Example:
-        >>> multilabel_minimum(torch.tensor([[0.5, 0.5, 1.0]]))  # 2 log 2
+        >>> multilabel_minimum(torch.tensor([[0.5, 0.5, 1.0]]), reduction="sum")  # 2 log 2
         tensor(1.3863, dtype=torch.float64)
     """
-    return multilabel_cross_entropy(multilabel_scores(target), target, pool=pool, reduction=reduction)
+    best = multilabel_scores(target)
+    least = multilabel_cross_entropy(best, target, pool=pool, reduction=_undivided(reduction))
+    return _reduced(reduction, least, _sums_of_labels(torch.zeros_like(best), target, pool))
 
 
 def multilabel_regret(
     logits: Tensor,
     target: Tensor,
     *,
-    pool: str | int | Tensor = "sample",
+    pool: Pool = "sample",
     scale: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -314,8 +337,26 @@ def multilabel_regret(
         >>> multilabel_regret(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]))
         tensor(0., dtype=torch.float64)
     """
-    loss = multilabel_cross_entropy(logits.double(), target, pool=pool, scale=scale, reduction=reduction)
-    return (loss - multilabel_minimum(target, pool=pool, reduction=reduction)).clamp(min=0.0)
+    undivided = _undivided(reduction)
+    loss = multilabel_cross_entropy(logits.double(), target, pool=pool, scale=scale, reduction=undivided)
+    excess = (loss - multilabel_minimum(target, pool=pool, reduction=undivided)).clamp(min=0.0)
+    return _reduced(reduction, excess, _sums_of_labels(logits.double(), target, pool))
+
+
+def _undivided(reduction: Reduction) -> Reduction:
+    """Return the reduction before anything is divided: the mean is made of the sum."""
+    return "sum" if reduction == "mean" else reduction
+
+
+def _reduced(reduction: Reduction, values: Tensor, pools: PoolSums) -> Tensor:
+    """Return undivided values, divided by the units of these pools for the mean."""
+    return mean_of(values, pools.mean_units()) if reduction == "mean" else values
+
+
+def _sums_of_labels(logits: Tensor, target: Tensor, pool: Pool) -> PoolSums:
+    options = LabelOptions(where="multilabel_minimum", pool=pool)
+    labels = read_labels(options, logits, target, weight=None, sample_weight=None, mask=None)
+    return label_sums(options, labels, None)
 
 
 def _as_probabilities(where: str, target: Tensor) -> Tensor:

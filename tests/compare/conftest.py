@@ -12,10 +12,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 
-from equilog.compare.dataset import Dataset
-from equilog.compare.metrics import class_records, evaluate, reliability
-from equilog.compare.records import RunRecord
-from equilog.registry import Task
+from equilog.baselines.registry import Task
+from equilog.compare.data.dataset import Dataset
+from equilog.compare.judge.metrics import class_records, evaluate, reliability
+from equilog.compare.judge.records import RunRecord
 
 TEST_FRACTION = 0.4
 EPOCHS = 6
@@ -79,7 +79,7 @@ def train(dataset: Dataset, loss: str, seed: int) -> RunRecord:
         (posterior / prior if loss == "prior-corrected" else posterior).argmax(1)
         for posterior, prior in zip(posteriors, priors, strict=True)
     ]
-    given, predicted = {
+    posterior, predicted = {
         "multiclass": (posteriors, np.stack(choices, axis=1)),
         "multilabel": (np.stack([p[:, 1] for p in posteriors], axis=1), np.stack(choices, axis=1)),
         "soft": (posteriors[0], choices[0]),
@@ -89,11 +89,11 @@ def train(dataset: Dataset, loss: str, seed: int) -> RunRecord:
     return {
         "loss": loss,
         "seed": seed,
-        "metrics": evaluate(dataset.task, truth, predicted, given),
+        "metrics": evaluate(dataset.task, truth, predicted, posterior),
         "classes": class_records(
             dataset.task, dataset.target[fit], truth, predicted, dataset.target_names, dataset.class_names
         ),
-        "reliability": reliability(dataset.task, truth, predicted, given),
+        "reliability": reliability(dataset.task, truth, predicted, posterior),
         "curve": {
             "train_loss": losses[:, 0].tolist(),
             "valid_loss": losses[:, 1].tolist(),
@@ -117,7 +117,7 @@ def one_column(
             np.log(np.maximum(model.predict_proba(pixels[part]), 1e-12))[np.arange(len(codes[part])), codes[part]]
             for part in (fit, valid)
         ]
-        curve.append([*(-each.mean() for each in log_prob), model.score(pixels[valid], codes[valid])])
+        curve.append([*(-part_log_prob.mean() for part_log_prob in log_prob), model.score(pixels[valid], codes[valid])])
     return model.predict_proba(unseen), curve
 
 

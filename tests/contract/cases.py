@@ -42,7 +42,7 @@ class Case:
 
     name: str
     function: Callable[..., Tensor]
-    expected: Callable[..., tuple[list[Any], Tensor]]
+    formula: Callable[..., reference.Pooled]
     draw: Callable[[torch.Generator], Inputs]
     tags: frozenset[str] = field(default_factory=frozenset)
 
@@ -91,24 +91,22 @@ class Case:
         target = classes_last(target) if target.is_floating_point() else target.reshape(-1)
         return Inputs(classes_last(inputs.logits), target, options)
 
-    def values(self, inputs: Inputs) -> list[Any]:
-        """The value of each pool, in many digits."""
-        return self._expected(inputs)[0]
-
-    def expected_gradient(self, inputs: Inputs) -> Tensor:
-        """The gradient of the sum over the pools, in the shape of the logits."""
-        gradient = self._expected(inputs)[1]
-        if self.multilabel:
-            return gradient.reshape(inputs.logits.shape)
-        last = inputs.logits.movedim(1, -1)
-        return gradient.reshape(last.shape).movedim(-1, 1)
-
-    def _expected(self, inputs: Inputs) -> tuple[list[Any], Tensor]:
+    def expected(self, inputs: Inputs) -> reference.Pooled:
+        """Values and units of the pools in many digits, and the gradient of the sum in the shape of the logits."""
         row = self.in_a_row(inputs)
         options = dict(row.options)
         if "weight of labels" in options:
             options["weight"] = options.pop("weight of labels")
-        return self.expected(row.logits.double(), row.target, **options)
+        samples = 1 if self.multilabel and inputs.logits.dim() == 1 else len(inputs.logits)
+        sets = len(row.logits)
+        options["sample"] = torch.arange(sets) // (sets // samples)
+        weight = inputs.options.get("sample_weight")
+        options["sample_weighs"] = weight is not None and weight.shape == (samples,)
+        pooled = self.formula(row.logits.double(), row.target, **options)
+        if self.multilabel:
+            return replace(pooled, gradient=pooled.gradient.reshape(inputs.logits.shape))
+        last = inputs.logits.movedim(1, -1)
+        return replace(pooled, gradient=pooled.gradient.reshape(last.shape).movedim(-1, 1))
 
 
 def classes_last(values: Tensor) -> Tensor:
@@ -176,7 +174,8 @@ def _balanced(
 
     found = set(tags) | {kind}
     inner = options.get("inner", "odds")
-    found.add("convex" if inner == "odds" else "gentle")
+    hard = kind == "index" and not options.get("label_smoothing")
+    found.add("convex" if inner == "odds" or (inner == "power" and hard) else "gentle")
     compensated = options.get("balance", "class") == "class" and options.get("compensation", "weight") is not None
     if kind != "index" or options.get("label_smoothing"):
         found.add("soft")
@@ -185,7 +184,7 @@ def _balanced(
         answers = options.get("balance", "class") != "class" or compensated
         if inner == "divergence" or (answers and not weight):
             found.add("stationary")  # at softmax(link scale z) = t
-            if inner != "nll":
+            if inner not in ("nll", "power"):
                 found.add("exact")  # and least there alone
     else:
         found.add("hard")
@@ -233,6 +232,7 @@ BALANCES: dict[str, Any] = {"class": "class", "pair": "pair", "none": "none", "b
 POOLS: dict[str, Any] = {"default": None, "one": 1, "four": 4, "ids": "ids"}
 KINDS = ("index", "probability")
 GENTLE = ("nll", "divergence")
+INNERS = ("odds", "power", *GENTLE)
 
 CASES: tuple[Case, ...] = (
     *(
@@ -298,7 +298,25 @@ CASES: tuple[Case, ...] = (
         for inner in GENTLE
         for kind in KINDS
     ),
-    *(_balanced(f"{inner}-smoothing", inner=inner, label_smoothing=0.2, pool=3) for inner in GENTLE),
+    *(_balanced(f"{inner}-smoothing", inner=inner, label_smoothing=0.2, pool=3) for inner in INNERS[1:]),
+    *(
+        _balanced(f"power-{kind}-{pool}", inner="power", kind=kind, pool=POOLS[pool])
+        for kind, pool in (("index", "default"), ("index", "four"), ("probability", "four"), ("sparse", "default"))
+    ),
+    *(
+        _balanced(f"power-{compensation}", inner="power", kind="probability", compensation=compensation)
+        for compensation in ("offset", None)
+    ),
+    _balanced(
+        "power-everything",
+        inner="power",
+        kind="probability",
+        pool=4,
+        scale=0.7,
+        prior=True,
+        weight=True,
+        weighted="set",
+    ),
     *(_balanced(f"{inner}-positions", inner=inner, shape=(3, 4), weighted="sample", ignored=True) for inner in GENTLE),
     *(_balanced(f"{inner}-two-{kind}", inner=inner, kind=kind, classes=2) for inner in GENTLE for kind in KINDS),
     *(

@@ -1,7 +1,8 @@
 """The losses as their formulas are printed: one loop per sum, in 60 digits, where nothing overflows or cancels.
 
-Nothing here is shared with the package. A pool's loss is a sum of w log(1 + D + sum of threats), and a threat is
-v t exp(scale (z_k - z_j)) or the inner term of a class, so that value and gradient need one loop over the threats each.
+Nothing here is shared with the package. A pool's loss is a sum of w log(1 + D + sum of terms), and a term is
+v t exp(scale (z_k - z_j)) or the inner term of a class, so that value and gradient need one loop over the terms each.
+The unit of a pool, by whose sum the mean divides, is the larger of its samples and its logs that hold something.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,24 +15,47 @@ from torch import Tensor
 
 DIGITS = 60
 
-Threat = tuple[Any, list[tuple[tuple[int, ...], Any]]]
+Term = tuple[Any, list[tuple[tuple[int, ...], Any]]]
 """Its size, and its derivative with respect to each logit it depends on."""
 
 
 @dataclass
+class Pooled:
+    """What a loss makes of each pool."""
+
+    values: list[Any]
+    """The value of each pool."""
+    units: list[Any]
+    """The unit of each pool."""
+    gradient: Tensor
+    """That of the sum of the values, for logits (n, C) or (n,)."""
+    heaviest: Any = 1
+    """The largest weight w_j that compensates the soft targets of a class."""
+
+    @property
+    def mean(self) -> Any:
+        """The sum of the values, divided by that of the units."""
+        return mp.fsum(self.values) / (mp.fsum(self.units) or 1)
+
+
+@dataclass
 class Log:
-    """weight * log(1 + offset + sum of the threats), each threat with its gradient."""
+    """weight * log(1 + offset + sum of the terms), each term with its gradient."""
 
     weight: Any
     offset: Any = 0
-    threats: list[Threat] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
 
     def value(self) -> Any:
-        return self.weight * mp.log1p(self.offset + mp.fsum(size for size, _ in self.threats))
+        return self.weight * mp.log1p(self.offset + mp.fsum(size for size, _ in self.terms))
+
+    @property
+    def holds(self) -> bool:
+        return any(size > 0 for size, _ in self.terms)
 
     def add_gradient(self, gradient: dict[tuple[int, ...], Any]) -> None:
-        inside = 1 + self.offset + mp.fsum(size for size, _ in self.threats)
-        for _, slopes in self.threats:
+        inside = 1 + self.offset + mp.fsum(size for size, _ in self.terms)
+        for _, slopes in self.terms:
             for at, slope in slopes:
                 gradient[at] = gradient.get(at, mpf(0)) + self.weight * slope / inside
 
@@ -51,9 +75,14 @@ def balanced(
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
-    pools: int | None = None,
-) -> tuple[list[Any], Tensor]:
-    """Return the value of each pool and the gradient of their sum (n, C), for sets (n, C) with pool ids (n,)."""
+    sample: Tensor | None = None,
+    sample_weighs: bool = True,
+) -> Pooled:
+    """Return what there is to know of sets (n, C) with pool ids (n,).
+
+    sample: (n,) the sample of each set; None where each is one.
+    sample_weighs: whether `sample_weight` is that of the samples, and not of each set by itself.
+    """
     with mp.workdps(DIGITS):
         n, classes = logits.shape
         c, strength = mpf(scale), mpf(prior_strength)
@@ -79,8 +108,10 @@ def balanced(
                 ]
             )
 
-        values, gradient = [], {}
-        for number in range(pools if pools is not None else max(pool.tolist()) + 1):
+        of_sample = list(range(n)) if sample is None else sample.tolist()
+        positions = max(of_sample.count(number) for number in of_sample)
+        values, units, gradient, heaviest = [], [], {}, mpf(1)
+        for number in range(max(pool.tolist()) + 1):
             members = [i for i in range(n) if pool[i] == number and v[i] != 0]
             logs: dict[Any, Log] = {}
             for j in range(classes):
@@ -89,22 +120,31 @@ def balanced(
                         logs.setdefault(group_of(j, k), Log(weight=class_weight[j]))
             soft = target.is_floating_point() or label_smoothing > 0
             if balance == "class" and compensation is not None and soft and classes > 1 and inner != "divergence":
-                left = _odds_left if inner == "odds" else _entropy
-                _compensate(logs, compensation, [left(t[i]) for i in members], [v[i] for i in members])
+                left = {"odds": _odds_left, "nll": _entropy, "power": _power_left}[inner]
+                weighs = _compensate(logs, compensation, [left(t[i]) for i in members], [v[i] for i in members])
+                heaviest = max(heaviest, weighs)
             for i in members:
                 if inner != "odds":
-                    for j, threat in enumerate(_inner_terms(inner, i, z[i], t[i], v[i], c)):
-                        logs.setdefault(j, Log(weight=class_weight[j])).threats.append(threat)
+                    for j, term in enumerate(_inner_terms(inner, i, z[i], t[i], v[i], c)):
+                        logs.setdefault(j, Log(weight=class_weight[j])).terms.append(term)
                     continue
                 for j in range(classes):
                     for k in range(classes):
                         if j != k and t[i][j] > 0 and z[i][k] != -mp.inf:
                             size = v[i] * t[i][j] * mp.exp(c * (z[i][k] - z[i][j]))
-                            logs[group_of(j, k)].threats.append((size, [((i, k), c * size), ((i, j), -c * size)]))
+                            logs[group_of(j, k)].terms.append((size, [((i, k), c * size), ((i, j), -c * size)]))
             values.append(mp.fsum(log.value() for log in logs.values()))
+            samples = _samples(members, of_sample, v if sample_weighs else None)
+            if weight is not None and members:
+                weighted = mp.fsum(v[i] * t[i][j] * class_weight[j] for i in members for j in range(classes))
+                samples *= weighted / mp.fsum(v[i] for i in members)
+            # A gentle term has no more gradient than cross-entropy in a set that is a sample, in all logs together.
+            gentle = inner in ("nll", "divergence") and positions == 1
+            held = 0 if gentle else mp.fsum(log.weight for log in logs.values() if log.holds)
+            units.append(max(_logs_of_a_set(balance, classes) * samples, held))
             for log in logs.values():
                 log.add_gradient(gradient)
-        return values, _dense(gradient, (n, classes))
+        return Pooled(values, units, _dense(gradient, (n, classes)), heaviest)
 
 
 def multilabel(
@@ -117,35 +157,55 @@ def multilabel(
     pos_weight: float | None = None,
     sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
-    pools: int | None = None,
-) -> tuple[list[Any], Tensor]:
-    """Return the value of each pool and the gradient of their sum (n,), for labels (n,) with pool ids (n,)."""
+    sample: Tensor | None = None,
+    sample_weighs: bool = True,
+) -> Pooled:
+    """Return what there is to know of labels (n,) with pool ids (n,); the rest as of `balanced`."""
     with mp.workdps(DIGITS):
         n, c = len(logits), mpf(scale)
         v = [mpf(1)] * n
         for factor in (weight, sample_weight, mask):
             if factor is not None:
                 v = [value * mpf(float(f)) for value, f in zip(v, factor.tolist(), strict=True)]
-        values, gradient = [], {}
-        for number in range(pools if pools is not None else max(pool.tolist()) + 1):
+        of_sample = list(range(n)) if sample is None else sample.tolist()
+        weighs = [mpf(1)] * n if sample_weight is None else [mpf(value) for value in sample_weight.tolist()]
+        values, units, gradient = [], [], {}
+        for number in range(max(pool.tolist()) + 1):
             yes, no = Log(mpf(1 if pos_weight is None else pos_weight)), Log(mpf(1))
             for i in range(n):
                 x, t = _number(logits[i].item()), mpf(float(target[i]))
                 if pool[i] == number and v[i] != 0:
                     if t > 0:
                         size = v[i] * t * mp.exp(-c * x)
-                        yes.threats.append((size, [((i,), -c * size)]))
+                        yes.terms.append((size, [((i,), -c * size)]))
                     if t < 1:
                         size = v[i] * (1 - t) * mp.exp(c * x)
-                        no.threats.append((size, [((i,), c * size)]))
+                        no.terms.append((size, [((i,), c * size)]))
             values.append(yes.value() + no.value())
+            members = [i for i in range(n) if pool[i] == number and v[i] != 0]
+            samples = _samples(members, of_sample, weighs if sample_weighs else None)
+            units.append(max(samples, yes.holds + no.holds))
             for log in (yes, no):
                 log.add_gradient(gradient)
-        return values, _dense(gradient, (n,))
+        return Pooled(values, units, _dense(gradient, (n,)))
 
 
-def _inner_terms(inner: str, i: int, z: Sequence[Any], t: Sequence[Any], v: Any, c: Any) -> Iterator[Threat]:
-    """The term of each class in set i: -t log p, or t log(t/p) - t + p, with dp_j/dz_l = c p_j ((j = l) - p_l)."""
+def _samples(members: Sequence[int], of_sample: Sequence[int], weight: Sequence[Any] | None) -> Any:
+    """How many different samples these sets are of, each by its weight."""
+    weight_of = {of_sample[i]: mpf(1) if weight is None else weight[i] for i in members}
+    return mp.fsum(weight_of.values())
+
+
+def _logs_of_a_set(balance: Any, classes: int) -> int:
+    """How many logs a set with an index target may be in."""
+    if isinstance(balance, Tensor):
+        blocks = len(balance.unique())
+        return blocks - 1 if blocks == classes > 1 else blocks
+    return max(classes - 1, 1) if balance == "pair" else 1
+
+
+def _inner_terms(inner: str, i: int, z: Sequence[Any], t: Sequence[Any], v: Any, c: Any) -> Iterator[Term]:
+    """The term of each class in set i, and its slopes, with dp_j/dz_l = c p_j ((j = l) - p_l)."""
     sizes = [mp.exp(c * value) for value in z]
     p = [size / mp.fsum(sizes) for size in sizes]
     for j, share in enumerate(t):
@@ -155,6 +215,9 @@ def _inner_terms(inner: str, i: int, z: Sequence[Any], t: Sequence[Any], v: Any,
         if inner == "divergence":
             along = share - p[j]
             term = (share * mp.log(share) if share > 0 else 0) - log_ratio - share + p[j]
+        if inner == "power":
+            factor = share**share if share > 0 else mpf(0)
+            along, term = factor * share * mp.exp(-log_ratio), factor * mp.expm1(-log_ratio)
         yield v * term, [((i, k), v * c * along * (p[k] - (j == k))) for k in range(len(z)) if p[k] > 0]
 
 
@@ -169,8 +232,13 @@ def _entropy(targets: Sequence[Any]) -> list[Any]:
     return [-share * mp.log(share) if share > 0 else mpf(0) for share in targets]
 
 
-def _compensate(logs: dict[Any, Log], compensation: str, terms: Sequence[Sequence[Any]], v: Sequence[Any]) -> None:
-    """Give each class's log its weight (1 + R_j) / mean, or its offset max R - R_j."""
+def _power_left(targets: Sequence[Any]) -> list[Any]:
+    """1 - t_j^t_j."""
+    return [1 - share**share if share > 0 else mpf(0) for share in targets]
+
+
+def _compensate(logs: dict[Any, Log], compensation: str, terms: Sequence[Sequence[Any]], v: Sequence[Any]) -> Any:
+    """Give each class's log its weight (1 + R_j) / mean, or its offset max R - R_j; return the largest weight."""
     classes = len(logs)
     left = [mpf(0)] * classes
     for of_set, factor in zip(terms, v, strict=True):
@@ -182,6 +250,7 @@ def _compensate(logs: dict[Any, Log], compensation: str, terms: Sequence[Sequenc
             logs[j].weight *= (1 + left[j]) / mean
         else:
             logs[j].offset = max(left) - left[j]
+    return (1 + max(left)) / mean if compensation == "weight" else mpf(1)
 
 
 def _groups(balance: Any, classes: int) -> Callable[[int, int], Any]:

@@ -56,7 +56,7 @@ def test_class_balance_is_cross_entropies_inside_logs() -> None:
     logits, target = drawn(20, 5)
     errors = F.cross_entropy(logits, target, reduction="none").expm1()
     expected = torch.log1p(torch.zeros(5, dtype=torch.float64).index_add(0, target, errors)).sum()
-    torch.testing.assert_close(log_balanced_cross_entropy(logits, target), expected, **SAME)
+    torch.testing.assert_close(log_balanced_cross_entropy(logits, target, reduction="sum"), expected, **SAME)
 
 
 @pytest.mark.parametrize("kind", ["index", "probability", "sparse"])
@@ -95,7 +95,7 @@ def test_gradient_is_cross_entropy_times_a_row_weight(kind: str) -> None:
     """I4: dL/ds_il = c (p_il S_i - q_il), q_ij = t_ij / (A_j p_ij), S_i = sum_j q_ij."""
     scale = 0.6
     logits, target = drawn(12, 4, kind)
-    loss = log_balanced_cross_entropy(logits, target, scale=scale, compensation=None)
+    loss = log_balanced_cross_entropy(logits, target, scale=scale, compensation=None, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, logits)
     t = F.one_hot(target, 4).double() if kind == "index" else target
     p = (scale * logits.detach()).softmax(1)
@@ -174,7 +174,7 @@ def test_between_one_log_a_class_and_cross_entropy_stand_the_symmetric_polynomia
         for x in of_class
         if len(x)
     )
-    torch.testing.assert_close(log_balanced_cross_entropy(logits, target), first, **SAME)
+    torch.testing.assert_close(log_balanced_cross_entropy(logits, target, reduction="sum"), first, **SAME)
     torch.testing.assert_close(F.cross_entropy(logits, target, reduction="sum"), everything, **SAME)
     torch.testing.assert_close(log_balanced_cross_entropy(logits, target, pool=1, reduction="sum"), everything, **SAME)
 
@@ -189,7 +189,8 @@ def test_general_form_with_the_log_odds_is_class_balance() -> None:
     p = logits.softmax(1)
     favour = (p / (1 - p)).log()
     expected = torch.log1p((target * (-favour).exp()).sum(0)).sum()
-    torch.testing.assert_close(log_balanced_cross_entropy(logits, target, compensation=None), expected, **SAME)
+    loss = log_balanced_cross_entropy(logits, target, compensation=None, reduction="sum")
+    torch.testing.assert_close(loss, expected, **SAME)
 
 
 def test_ten_times_the_sets_count_like_a_log() -> None:
@@ -197,15 +198,15 @@ def test_ten_times_the_sets_count_like_a_log() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     target = torch.tensor([0, 1])
     many = torch.cat([logits, logits[:1].expand(9, 2)]), torch.cat([target, target[:1].expand(9)])
-    grown = log_balanced_cross_entropy(*many) - log_balanced_cross_entropy(logits, target)
-    assert float(grown) == pytest.approx(math.log(11) - math.log(2), rel=1e-14)
+    before, after = (log_balanced_cross_entropy(*sets, reduction="sum") for sets in ((logits, target), many))
+    assert float(after - before) == pytest.approx(math.log(11) - math.log(2), rel=1e-14)
 
 
 def test_wrong_signs_of_peers_are_not_ours() -> None:
     """Sparse multi-label by log(1 - exp) is negative at logits of 12 and has the wrong sign at 20."""
     for size in (12.0, 20.0, 80.0):
         x = torch.tensor([[size, -size, -size]], requires_grad=True)
-        loss = multilabel_cross_entropy(x, torch.tensor([[1, 0, 0]]))
+        loss = multilabel_cross_entropy(x, torch.tensor([[1, 0, 0]]), reduction="sum")
         assert loss.item() == pytest.approx(math.log1p(math.exp(-size)) + math.log1p(2 * math.exp(-size)), rel=1e-5)
         loss.backward()
         assert x.grad is not None
@@ -217,7 +218,8 @@ def test_half_a_label_at_extreme_logits_costs() -> None:
     for size in (30.0, -30.0, 1e4):
         x = torch.tensor([[size]], dtype=torch.float64)
         expected = abs(size) + math.log(0.5) + 0.5 * math.exp(-abs(size))
-        assert float(multilabel_cross_entropy(x, torch.tensor([[0.5]]))) == pytest.approx(expected, rel=1e-12)
+        loss = multilabel_cross_entropy(x, torch.tensor([[0.5]]), reduction="sum")
+        assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
 def test_weighted_mean_is_the_same_for_index_and_one_hot() -> None:

@@ -29,7 +29,8 @@ def test_nll_of_hard_targets_is_the_log_of_pooled_cross_entropy() -> None:
     logits, target = drawn()
     errors = F.cross_entropy(logits, target, reduction="none")
     expected = torch.log1p(torch.zeros(4, dtype=torch.float64).index_add(0, target, errors)).sum()
-    torch.testing.assert_close(log_balanced_cross_entropy(logits, target, inner="nll"), expected, **SAME)
+    loss = log_balanced_cross_entropy(logits, target, inner="nll", reduction="sum")
+    torch.testing.assert_close(loss, expected, **SAME)
 
 
 def test_a_pool_of_one_nll_is_the_log_of_cross_entropy_and_not_cross_entropy() -> None:
@@ -45,7 +46,8 @@ def test_divergence_of_hard_targets_charges_every_class_for_what_it_takes() -> N
     p = logits.softmax(1)
     own = F.one_hot(target, 4).bool()
     expected = torch.log1p(torch.where(own, -p.log() - 1 + p, p).sum(0)).sum()
-    torch.testing.assert_close(log_balanced_cross_entropy(logits, target, inner="divergence"), expected, **SAME)
+    loss = log_balanced_cross_entropy(logits, target, inner="divergence", reduction="sum")
+    torch.testing.assert_close(loss, expected, **SAME)
 
 
 @pytest.mark.parametrize("compensation", ["weight", "offset", None])
@@ -79,9 +81,8 @@ def test_nll_in_pools_of_one_is_answered_exactly(compensation: str) -> None:
 
 def curvature_at_the_answer(target: Tensor, weight: Tensor, compensation: str = "weight") -> Tensor:
     """Eigenvalues of nll's second derivatives at softmax(z) = t, the smallest first, without the flat directions."""
-    second = hessian(
-        lambda z: log_balanced_cross_entropy(z, target, inner="nll", sample_weight=weight, compensation=compensation)
-    )(target.log())
+    options = {"inner": "nll", "sample_weight": weight, "compensation": compensation, "reduction": "sum"}
+    second = hessian(lambda z: log_balanced_cross_entropy(z, target, **options))(target.log())
     values = torch.linalg.eigvalsh(second.reshape(target.numel(), -1))
     flat = values.abs().argsort()[: len(target)]  # a constant added to a set
     return values[[i for i in range(len(values)) if i not in flat]]
@@ -103,7 +104,7 @@ def test_nll_may_answer_another_class_where_one_outweighs_the_rest() -> None:
     weight = torch.tensor([100.0], dtype=torch.float64)
     assert float(curvature_at_the_answer(target, weight)[0]) < -0.1
     at_answer, given_up = (
-        log_balanced_cross_entropy(p.log(), target, inner="nll", sample_weight=weight)
+        log_balanced_cross_entropy(p.log(), target, inner="nll", sample_weight=weight, reduction="sum")
         for p in (target, torch.tensor([[0.01, 0.99]], dtype=torch.float64))
     )
     assert float(given_up) < float(at_answer) - 2

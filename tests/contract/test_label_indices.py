@@ -1,6 +1,7 @@
 """Targets that name their positives give the loss of the targets that have a value a label, to rounding."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,13 +88,13 @@ def test_exact_where_a_difference_of_sums_is_not(value: float, dtype: torch.dtyp
     """Positives at +-value, all negatives the other way, and ties: log(1 - exp) loses all digits or the sign there."""
     for signs in ([1, 1, -1, -1, -1], [-1, -1, 1, 1, 1], [1, 1, 1, 1, 1], [1, -1, -1, -1, -1]):
         logits = (value * torch.tensor([signs], dtype=dtype)).requires_grad_()
-        loss = multilabel_cross_entropy(logits, torch.tensor([[1, 0, -1]]))
+        loss = multilabel_cross_entropy(logits, torch.tensor([[1, 0, -1]]), reduction="sum")
         (slope,) = torch.autograd.grad(loss, logits)
         target = torch.tensor([1, 1, 0, 0, 0])
-        values, wanted = reference.multilabel(logits.detach()[0].double(), target, pool=torch.zeros(5).long())
+        expected = reference.multilabel(logits.detach()[0].double(), target, pool=torch.zeros(5).long())
         digits = 4e-7 if dtype == torch.float32 else 1e-15
-        assert loss.item() == pytest.approx(float(values[0]), rel=digits)
-        torch.testing.assert_close(slope[0].double(), wanted, rtol=4 * digits, atol=0)
+        assert loss.item() == pytest.approx(float(expected.values[0]), rel=digits)
+        torch.testing.assert_close(slope[0].double(), expected.gradient, rtol=4 * digits, atol=0)
         assert (slope[0, :2] < 0).all()
         assert (slope[0, 2:] > 0).all()
 
@@ -164,10 +165,11 @@ def test_derivatives() -> None:
     weight = weights()["weight"].requires_grad_()
     assert torch.autograd.gradcheck(lambda v: multilabel_cross_entropy(logits, index, weight=v), weight)
     logits = logits.detach()
-    slopes = vmap(grad(multilabel_cross_entropy))(logits, index)
-    torch.testing.assert_close(slopes, grad(multilabel_cross_entropy)(logits, target) * N, rtol=1e-12, atol=1e-14)
-    _, slope = jvp(lambda z: multilabel_cross_entropy(z, index), (logits,), (logits.sin(),))
-    torch.testing.assert_close(slope, (slopes * logits.sin()).sum() / N, rtol=1e-12, atol=0)
+    total = partial(multilabel_cross_entropy, reduction="sum")
+    slopes = vmap(grad(total))(logits, index)
+    torch.testing.assert_close(slopes, grad(total)(logits, target), rtol=1e-12, atol=1e-14)
+    _, slope = jvp(lambda z: total(z, index), (logits,), (logits.sin(),))
+    torch.testing.assert_close(slope, (slopes * logits.sin()).sum(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.slow
@@ -188,13 +190,14 @@ def test_compiled_a_wrong_index_reads_nothing_and_gives_nan() -> None:
 def test_the_module_takes_indices() -> None:
     logits, index, target = drawn()
     by_index, by_value = MultiLabelCrossEntropyLoss(pool="stream"), MultiLabelCrossEntropyLoss(pool="stream")
+    logits.requires_grad_()
     for step in range(3):
         found, expected = by_index(logits + step, index), by_value(logits + step, target)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(by_index.stream, by_value.stream, rtol=1e-12, atol=1e-14)
-    for criterion, given in ((by_index, index), (by_value, target)):
-        criterion.observe(logits, given)
-    torch.testing.assert_close(by_index.scores(logits, "posterior"), by_value.scores(logits, "posterior"))
+    calibrations = by_index.calibrate(logits, index), by_value.calibrate(logits, target)
+    found, expected = (calibration.scores(logits, "posterior") for calibration in calibrations)
+    torch.testing.assert_close(found, expected)
 
 
 class Largest(TorchDispatchMode):

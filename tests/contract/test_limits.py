@@ -9,7 +9,7 @@ from torch import Tensor
 
 from contract.cases import IGNORED, POOLS, Case, Inputs, cases
 from equilog import class_mass, log_balanced_cross_entropy, multilabel_class_mass, multilabel_cross_entropy
-from equilog.inner import INNERS
+from equilog.core.inner import INNERS
 
 SAME = {"rtol": 1e-12, "atol": 1e-13}  # sums of the same terms, each rounded once
 
@@ -129,10 +129,16 @@ def test_a_class_at_minus_infinity_is_deleted(kind: str, balance: str | Tensor, 
     target_left = target if kind == "index" else target[:, stays]
     balance_left = balance[stays] if isinstance(balance, Tensor) else balance
     excluded = log_balanced_cross_entropy(
-        without, target, balance=balance, inner=inner, compensation=None, label_smoothing=smoothing
+        without, target, balance=balance, inner=inner, compensation=None, label_smoothing=smoothing, reduction="sum"
     )
     deleted = log_balanced_cross_entropy(
-        kept, target_left, balance=balance_left, inner=inner, compensation=None, label_smoothing=smoothing
+        kept,
+        target_left,
+        balance=balance_left,
+        inner=inner,
+        compensation=None,
+        label_smoothing=smoothing,
+        reduction="sum",
     )
     torch.testing.assert_close(excluded, deleted, **SAME)
     (gradient,) = torch.autograd.grad(excluded, without)
@@ -148,10 +154,9 @@ def test_a_class_absent_everywhere_counts_in_the_compensation_alone(compensation
     logits = torch.tensor([[1.0, -1.0], [0.5, 0.0], [0.3, 2.0]], dtype=torch.float64)
     absent = torch.full((3, 1), -torch.inf, dtype=torch.float64)
     none = torch.zeros(3, 1, dtype=torch.float64)
-    excluded = log_balanced_cross_entropy(
-        torch.cat([logits, absent], 1), torch.cat([target, none], 1), compensation=compensation
-    )
-    deleted = log_balanced_cross_entropy(logits, target, compensation=compensation)
+    options = {"compensation": compensation, "reduction": "sum"}
+    excluded = log_balanced_cross_entropy(torch.cat([logits, absent], 1), torch.cat([target, none], 1), **options)
+    deleted = log_balanced_cross_entropy(logits, target, **options)
     root = target.sqrt()
     left = (root * (root.sum(1, keepdim=True) - root)).sum(0)
     if compensation == "weight":
@@ -171,9 +176,10 @@ def test_a_set_with_one_class_left_is_free(balance: str | Tensor, kind: str, smo
     target = torch.tensor([1, 2])
     if kind == "probability":
         target = torch.nn.functional.one_hot(target, 4).double()
-    both = log_balanced_cross_entropy(logits, target, balance=balance, label_smoothing=smoothing)
+    options: dict[str, Any] = {"balance": balance, "label_smoothing": smoothing, "reduction": "sum"}
+    both = log_balanced_cross_entropy(logits, target, **options)
     (gradient,) = torch.autograd.grad(both, logits)
-    alone = log_balanced_cross_entropy(logits[1:], target[1:], balance=balance, label_smoothing=smoothing)
+    alone = log_balanced_cross_entropy(logits[1:], target[1:], **options)
     torch.testing.assert_close(both, alone, **SAME)
     assert (gradient[0] == 0).all()
     assert gradient.isfinite().all()
@@ -250,7 +256,7 @@ def test_gradient_of_a_probability_target(compensation: str | None) -> None:
     target[0, 0] = target[2] = 0.0
     target[2, 1] = 1.0
     target = (target / target.sum(1, keepdim=True)).requires_grad_()
-    loss = log_balanced_cross_entropy(logits, target, compensation=compensation)
+    loss = log_balanced_cross_entropy(logits, target, compensation=compensation, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, target)
     t = target.detach()
     odds = 1 / logits.softmax(1) - 1
@@ -266,7 +272,7 @@ def test_gradient_of_a_multilabel_target() -> None:
     """exp(-x) / A+ - exp(x) / A-, each side 0 where its share of the target is."""
     x = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=torch.float64)
     target = torch.tensor([[0.0, 1.0, 0.3, 0.9]], dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(multilabel_cross_entropy(x, target), target)
+    (gradient,) = torch.autograd.grad(multilabel_cross_entropy(x, target, reduction="sum"), target)
     t = target.detach()
     yes = (-x).exp() / (1 + (t * (-x).exp()).sum())
     no = x.exp() / (1 + ((1 - t) * x.exp()).sum())

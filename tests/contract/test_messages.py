@@ -56,10 +56,15 @@ BALANCED: list[tuple[str, dict[str, Any], type[Exception], tuple[str, ...]]] = [
     ("compensation", {"compensation": "rows"}, ValueError, ("compensation", "'weight', 'offset', None", "'rows'")),
     ("scale 0", {"scale": 0.0}, ValueError, ("scale", "positive finite", "got 0.0")),
     ("scale nan", {"scale": float("nan")}, ValueError, ("scale", "got nan")),
-    ("prior a list", {"prior": [1, 1, 1, 1]}, TypeError, ("prior", "tensor", "list")),
+    ("names", {"prior": {"cat": 1, "dog": 1}}, ValueError, ("keys of prior", "class indices 0 to 1", "cat")),
+    ("short dict", {"prior": {0: 1, 1: 1}}, ValueError, ("prior", "(4,)", "got (2,)")),
+    ("prior a word", {"prior": "auto"}, TypeError, ("prior", "a tensor, an array, a list", "got str")),
+    ("short list", {"prior": [1, 1, 1]}, ValueError, ("prior", "(4,)", "got (3,)")),
+    ("weight a set", {"weight": {1.0, 2.0}}, TypeError, ("weight", "a tensor, an array, a list", "got set")),
+    ("scale a tensor", {"scale": torch.ones(1)}, TypeError, ("scale", "gradient", "logits * scale")),
     ("prior too short", {"prior": torch.ones(3)}, ValueError, ("prior", "(4,)", "got (3,)")),
     ("prior 0", {"prior": torch.tensor([1.0, 0, 1, 1])}, ValueError, ("prior", "positive", "small count", "0.0")),
-    ("count 0", {"prior": torch.tensor([5, 0, 1, 1])}, ValueError, ("prior", "positive", "[5, 0, 1, 1]")),
+    ("count 0", {"prior": torch.tensor([5, 0, 1, 1])}, ValueError, ("prior", "positive", "[5.0, 0.0, 1.0, 1.0]")),
     ("prior too small", {"prior": torch.tensor([1, 1e-300, 1, 1]).double()}, ValueError, ("prior", "positive")),
     ("prior nan", {"prior": torch.tensor([1.0, torch.nan, 1, 1])}, ValueError, ("prior", "positive", "nan")),
     ("weight too long", {"weight": torch.ones(5)}, ValueError, ("weight", "(4,)", "got (5,)")),
@@ -156,6 +161,15 @@ def test_errors_of_the_multilabel_loss(
     ("make", "error", "says"),
     [
         (lambda: LogBalancedCrossEntropyLoss(prior="counted"), ValueError, ("prior", '"auto"', "'counted'")),
+        (lambda: LogBalancedCrossEntropyLoss(prior="auto"), ValueError, ("prior", "num_classes", "got None")),
+        (lambda: LogBalancedCrossEntropyLoss(pool="stream"), ValueError, ("stream", "num_classes", "got None")),
+        (lambda: LogBalancedCrossEntropyLoss(0), ValueError, ("num_classes", "at least 1", "got 0")),
+        (lambda: LogBalancedCrossEntropyLoss(prior={1, 2}), TypeError, ("prior", "got set")),
+        (lambda: LogBalancedCrossEntropyLoss(4, weight=[1.0, 2.0]), ValueError, ("weight", "(4,)", "got (2,)")),
+        (lambda: LogBalancedCrossEntropyLoss(smoothing=0.1), TypeError, ("no option", "label_smoothing")),
+        (lambda: MultiLabelCrossEntropyLoss(pos_weigth=2.0), TypeError, ("no option", "pos_weigth")),
+        (lambda: LogBalancedCrossEntropyLoss().calibrate(LOGITS, INDEX), ValueError, ("calibrate", "pool_size=")),
+        (lambda: MultiLabelCrossEntropyLoss(pool="batch").calibrate(LOGITS, SOFT), ValueError, ("pool_size=",)),
         (lambda: LogBalancedCrossEntropyLoss(momentum=1.0), ValueError, ("momentum", "[0, 1)", "1.0")),
         (lambda: LogBalancedCrossEntropyLoss(pool=0)(LOGITS, INDEX), ValueError, ("pool", "got 0")),
         (lambda: LogBalancedCrossEntropyLoss(scale=0.0)(LOGITS, INDEX), ValueError, ("scale", "got 0.0")),
@@ -180,19 +194,24 @@ def test_errors_of_modules_and_probabilities(
     make: Callable[[], Any], error: type[Exception], says: tuple[str, ...]
 ) -> None:
     text = check(make, {}, error, says)
-    assert text.split(":")[0] in ("LogBalancedCrossEntropyLoss", "MultiLabelCrossEntropyLoss", "probabilities")
+    assert text.split(":")[0].split(".")[0] in (
+        "LogBalancedCrossEntropyLoss",
+        "MultiLabelCrossEntropyLoss",
+        "PooledCalibration",
+        "probabilities",
+    )
 
 
 def test_another_number_of_classes_is_refused_by_a_running_prior() -> None:
-    criterion = LogBalancedCrossEntropyLoss(prior="auto")
-    criterion(LOGITS, INDEX)
-    with pytest.raises(ValueError, match=r"^LogBalancedCrossEntropyLoss: .*counted 4 classes, but logits have 5"):
-        criterion(torch.zeros(6, 5), INDEX)
-    assert criterion.class_count.shape == (4,)  # and nothing was counted
+    criterion = LogBalancedCrossEntropyLoss(4, prior="auto")
+    with pytest.raises(ValueError, match=r"^LogBalancedCrossEntropyLoss: .*counts 4 classes, but logits have 5"):
+        criterion(torch.zeros(6, 5, requires_grad=True), INDEX)
+    assert criterion.class_count.tolist() == [0, 0, 0, 0]
 
 
 def test_bad_calls_count_nothing() -> None:
-    criterion = LogBalancedCrossEntropyLoss(prior="auto", weight=torch.ones(3))
-    with pytest.raises(ValueError, match="weight"):
-        criterion(LOGITS, INDEX)
-    assert criterion.class_count.numel() == 0
+    criterion = LogBalancedCrossEntropyLoss(4, prior="auto", pool="stream")
+    with pytest.raises(ValueError, match="target holds class 4"):
+        criterion(LOGITS.clone().requires_grad_(), INDEX + 1)
+    assert criterion.class_count.tolist() == [0, 0, 0, 0]
+    assert not criterion.stream.any()

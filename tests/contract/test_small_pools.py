@@ -53,7 +53,6 @@ def test_small_pools_cost_what_a_table_of_classes_says(pool: int, classes: int, 
 @pytest.mark.parametrize("balance", ["class", "pair"])
 def test_small_pools_have_the_class_mass_of_a_table(pool: int, classes: int, balance: str) -> None:
     logits, target, options = _call(classes)
-    del options["weight"]
     found = class_mass(logits, target, pool=pool, balance=balance, **options)
     expected = class_mass(logits, target, pool=_as_ids(pool), balance=balance, **options)
     torch.testing.assert_close(found.packed(), expected.packed(), rtol=1e-12, atol=1e-14)
@@ -62,11 +61,10 @@ def test_small_pools_have_the_class_mass_of_a_table(pool: int, classes: int, bal
 @pytest.mark.parametrize("balance", ["class", "pair"])
 def test_parts_of_small_pools_add_up(balance: str) -> None:
     logits, target, options = _call(40)
-    mass_options = {"pool": 4, "balance": balance}
+    options = {"weight": options["weight"], "pool": 4, "balance": balance}
     parts = [slice(0, 8), slice(8, SETS)]
-    masses = [class_mass(logits[part], target[part], **mass_options) for part in parts]
+    masses = [class_mass(logits[part], target[part], **options) for part in parts]
     whole = masses[0].merge(masses[1])
-    options = {"weight": options["weight"]} | mass_options
     shares = [_outcome(logits[part], target[part], class_mass=whole, **options) for part in parts]
     value, gradient = _outcome(logits, target, **options)
     torch.testing.assert_close(shares[0][0] + shares[1][0], value, rtol=1e-12, atol=0.0)

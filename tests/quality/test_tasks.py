@@ -9,7 +9,7 @@ from benchmarks.quality.task import IGNORED
 from benchmarks.quality.tasks import all_tasks, fashion
 
 from equilog.compare.errors import DataError
-from equilog.compare.metrics import METRICS, metrics_for
+from equilog.compare.judge.metrics import METRICS, metrics_for
 
 TASKS = all_tasks()
 each_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())

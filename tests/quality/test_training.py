@@ -14,8 +14,8 @@ from tests.quality.toys import SENTENCES, SOFT, TOY, clouds
 from torch.nn import functional as F
 
 from equilog.article import truncated
-from equilog.peers import LDAM, ClassBalanced
-from equilog.registry import TargetCounts
+from equilog.baselines import LDAM, ClassBalanced
+from equilog.baselines.registry import TargetCounts
 
 COUNT = torch.tensor([100.0, 30.0, 7.0])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from benchmarks.quality.tuned import tuned
 
-from equilog.peers import BinaryCrossEntropy, CrossEntropy
+from equilog.baselines import BinaryCrossEntropy, CrossEntropy
 
 
 @pytest.mark.parametrize(("metric", "strength"), [("accuracy", 0.0), ("balanced_accuracy", 1.0)])

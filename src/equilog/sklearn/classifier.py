@@ -1,35 +1,40 @@
-"""The estimator: what scikit-learn asks of a classifier, around a network trained by skorch."""
+"""The estimator: what scikit-learn asks of a classifier, around a network and its training loop."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from numbers import Integral
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_random_state, column_or_1d
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from equilog.criterion import Criterion, Kind
-from equilog.part import as_group
-from equilog.registry import TargetCounts, Task
-from equilog.sklearn.calibration import divergence, fit_temperature
+from equilog.baselines import TunedThreshold
+from equilog.baselines.registry import TargetCounts, Task
+from equilog.calibration import Calibration, Kind, likeliest_temperature
+from equilog.losses.criterion import Criterion
+from equilog.sklearn.calibration import divergence
+from equilog.sklearn.class_weight import ClassWeight, from_json, to_json, weights_of_classes
+from equilog.sklearn.column_loss import ColumnLoss
+from equilog.sklearn.held_out import validation_rows
+from equilog.sklearn.inputs import read_features, read_rows
 from equilog.sklearn.losses import criteria_for
-from equilog.sklearn.network import ColumnLoss, EarlyStoppingWhereHeldOut, Net, Rows, ValidationScore, perceptron
+from equilog.sklearn.network import perceptron
 from equilog.sklearn.parameters import check_parameters
-from equilog.sklearn.targets import Targets, columns_of, validation_rows
+from equilog.sklearn.rows import Features, Rows, as_features
+from equilog.sklearn.targets import Targets, columns_of
+from equilog.sklearn.threads import threads_for
+from equilog.sklearn.training import History, Trainer
 
 FEWEST_HELD_OUT = 10
 """Fewer validation rows than this tell too little to stop or to set a temperature by; then none are held out."""
 
-INFERENCE_ROWS = 8192
-"""Rows put through the network at once outside training, to bound memory."""
+INFERENCE_ROWS, INFERENCE_VALUES = 8192, 2**23
+"""Most rows, and most numbers in them, put through the network at once outside training, to bound memory."""
 
 
 class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -44,11 +49,16 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     then for one temperature T of all probabilities, the minimum of Σ_i -log p(y_i | x_i, T) + (log2 T)² / 2 over
     those rows. Every loss starts from the same weights and sees the same batches where `random_state` is the same.
 
-    Features should be of comparable scale: put a `StandardScaler` before it where they are not.
+    Features should be of comparable scale: put a `StandardScaler` before it where they are not, or for a sparse X,
+    which it would have to make dense, a `MaxAbsScaler`. Sparse rows are made dense a batch at a time.
+
+    A network of up to 2^26 multiply-adds a batch is trained on one thread of the CPU: there, threads would wait for
+    each other longer than they compute. The number of threads is torch's for the whole process; it is put back when
+    training ends, also by an error, and also where several threads train at once.
 
     Args:
-        loss: a name of `equilog.registry.LOSSES` ("-" and "_" are the same) or a `Criterion`, of which each target
-            column gets a copy; "auto" is the one recommended for the task.
+        loss: a name of `equilog.baselines.registry.LOSSES` ("-" and "_" are the same) or a `Criterion`, of which each
+            target column gets a copy; "auto" is the one recommended for the task.
         hidden_units: width of each hidden layer; () is a linear model.
         dropout: share of hidden units dropped in training, in [0, 1).
         learning_rate: step size of AdamW. A linear model on few rows needs a larger one, such as 0.03, to be done
@@ -63,14 +73,18 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         patience: epochs.
         task: "multiclass", "multilabel", "soft", or "auto", which tells by y: one column is multiclass, several of
             0 and 1 are multi-label, rows of fractions that sum to 1 are soft, other columns are several targets.
+        class_weight: a dict from class to its weight, 1 where it has none; a list of such dicts for several target
+            columns; or "balanced", weights inverse to the number of training rows. The classes are decided between by
+            w_j p_j, where p_j are the probabilities that the loss would decide by without: so this comes on top of
+            what a loss balances by itself, and "balanced" is for losses that balance nothing, such as cross-entropy.
+            Other authors' losses are trained so, each row weighted by its class, as scikit-learn's estimators are.
+            Ours would take such weights for frequencies and remove them, so they are applied where it decides. The
+            posterior is without the weights. Only their ratios count. Not for multi-label and soft targets, where a
+            row has no one class.
         verbose: 1 prints a line an epoch.
         random_state: int, RandomState or None, for initial weights, batches, dropout and the held-out rows. The
             global generators of torch are left as they were.
         device: where the network is trained, such as "cpu" or "cuda".
-        process_group: "world" lets all ranks of torch.distributed, where it is initialised, train one model together:
-            every rank must fit the same rows with the same parameters, `random_state` an int. Each computes its
-            share of every batch, and all end with the model that one process would have trained, up to rounding
-            (and but for dropout, which each draws for itself). None is this process alone.
 
     Attributes:
         classes_: the classes; a list of arrays for several target columns; label or class numbers for multi-label
@@ -82,7 +96,9 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             where no rows are held out.
         n_iter_: epochs trained, also those after the best.
         temperature_: what the scores are divided by before softmax or sigmoid.
-        net_: the skorch net.
+        network_: the trained torch module, from features (n, d) to the logits of all columns side by side.
+        criterion_: the losses of the columns as one; those of the columns are its `criteria`.
+        calibrations_: what the trained logits of each column say: an `equilog.Calibration` each.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
 
     Example:
@@ -107,10 +123,10 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         validation_fraction: float = 0.1,
         patience: int = 10,
         task: Task | Literal["auto"] = "auto",
+        class_weight: ClassWeight = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         device: str = "cpu",
-        process_group: Literal["world"] | None = None,
     ) -> None:
         self.loss = loss
         self.hidden_units = hidden_units
@@ -123,16 +139,16 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.task = task
+        self.class_weight = class_weight
         self.verbose = verbose
         self.random_state = random_state
         self.device = device
-        self.process_group = process_group
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train from new weights.
 
         Args:
-            X: (n, d) finite numbers.
+            X: (n, d) finite numbers, dense or sparse.
             y: (n,) labels, (n, k) labels of k columns, (n, L) of 0 and 1, or (n, C) class probabilities.
             sample_weight: (n,), at least 0. Only their ratios count: they are divided by their mean. A row of
                 weight 0 is as good as absent, its class too.
@@ -140,7 +156,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         Raises:
             ValueError: an argument or parameter is not as described, or the loss overflowed in training.
         """
-        features, columns, weight = self._validate(X, y, sample_weight, reset=True)
+        check_parameters(self.get_params())
+        features, columns, weight = read_rows(self, X, y, sample_weight, reset=True)
         self._begin(Targets.of(columns, self.task))
         target = self._targets.encode(columns)
         held_out = self._held_out(target)
@@ -148,14 +165,11 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         training, validation = (
             self._rows(features[kept], target[kept], weight[kept]) for kept in (~held_out, held_out)
         )
-        self._build(self._targets.counts(training.target, training.weight))
-        if not len(validation):
-            return self._train(training, None, self.max_epochs)
-        self._train(training, validation, self.max_epochs)
-        logits = self._logits(validation.features)
-        self.temperature_ = fit_temperature(
-            list(self.net_.criterion_.columns(logits, validation.target)), validation.weight
-        )
+        with self._threads():
+            self._build(self._targets.counts(training.target, training.weight))
+            self._train(training, validation if len(validation) else None, self.max_epochs)
+            if len(validation):
+                self._calibrate(validation)
         return self
 
     def partial_fit(
@@ -167,40 +181,43 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         from those of the first call.
 
         Args:
-            X: (n, d) finite numbers.
+            X: (n, d) finite numbers, dense or sparse.
             y: targets as in `fit`.
             classes: all classes there will be: an array, or a list of arrays for several target columns. Needed
                 at the first call where y does not show all of them yet.
             sample_weight: (n,), at least 0, taken as they are.
         """
-        first = not hasattr(self, "net_")
-        features, columns, weight = self._validate(X, y, sample_weight, reset=first)
+        check_parameters(self.get_params())
+        first = not hasattr(self, "network_")
+        features, columns, weight = read_rows(self, X, y, sample_weight, reset=first)
         if first:
             self._begin(Targets.of(columns, self.task, classes))
         rows = self._rows(features, self._targets.encode(columns), weight)
-        if first:
-            self._build(self._targets.counts(rows.target, rows.weight))
-        return self._train(rows, None, 1)
+        with self._threads():
+            if first:
+                self._build(self._targets.counts(rows.target, rows.weight))
+            self._train(rows, None, 1)
+        return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the class with the largest balanced probability: (n,), (n, k) for k columns, (n, L) of 0 and 1."""
-        predicted = [criterion.predict(logits).cpu() for criterion, logits in self._column_logits(X)]
+        predicted = [calibration.predict(logits).cpu() for calibration, logits in self._column_logits(X)]
         return self._targets.decode(predicted)
 
     def predict_proba(self, X: ArrayLike, kind: Kind = "balanced") -> Any:
         """Return probabilities (n, C), a list of such for several columns, or (n, L) for multi-label.
 
         Args:
-            X: (n, d) finite numbers.
+            X: (n, d) finite numbers, dense or sparse.
             kind: "balanced" as the loss decides, so that the largest is the predicted class; "posterior" of the
                 data as drawn, where frequent classes are likelier.
         """
         columns = self._column_logits(X)
-        return _answer([c.probabilities(logits, kind, self.temperature_) for c, logits in columns])
+        return _answer([calibration.probabilities(logits, kind) for calibration, logits in columns])
 
     def decision_function(self, X: ArrayLike) -> Any:
         """Return balanced scores, shaped as `predict_proba`, or (n,) above 0 for the second of two classes."""
-        scores = [criterion.scores(logits, "balanced") for criterion, logits in self._column_logits(X)]
+        scores = [calibration.scores(logits) * self.temperature_ for calibration, logits in self._column_logits(X)]
         if self._targets.single and scores[0].shape[1] == 2:
             scores = [scores[0][:, 1] - scores[0][:, 0]]
         return _answer(scores)
@@ -215,9 +232,9 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         check_is_fitted(self)
         columns = columns_of(y)
         if self.task_ == "soft":
-            [(criterion, logits)] = self._column_logits(X)
+            [(calibration, logits)] = self._column_logits(X)
             target = self._targets.encode(columns).to(self.device)
-            per_row: NDArray[Any] = -divergence(criterion, logits, target, self.temperature_).cpu().numpy()
+            per_row: NDArray[Any] = -divergence(calibration, logits, target).cpu().numpy()
         else:
             predicted = self.predict(X).reshape(-1, len(columns))
             hits = np.column_stack([column == p for column, p in zip(columns, predicted.T, strict=True)])
@@ -241,6 +258,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             )
         parameters = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()}
         parameters["hidden_units"] = [int(units) for units in self.hidden_units]
+        parameters["class_weight"] = to_json(self.class_weight)
         # A model is often opened where its device is not.
         parameters["device"] = "cpu"
         # A generator's state is no part of what was learnt.
@@ -260,13 +278,18 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             for part, module in self._parts().items()
             for name, tensor in module.state_dict().items()
         }
+        for number, calibration in enumerate(self.calibrations_):
+            for name, tensor in calibration.state_dict().items():
+                tensors[f"calibration.{number}.{name}"] = tensor.detach().cpu().clone()
         return tensors, config
 
     @classmethod
     def from_state(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> Self:
         """Return the fitted estimator that `to_state` described. `partial_fit` goes on from it."""
-        parameters = config["parameters"]
-        model = cls(**{**parameters, "hidden_units": tuple(parameters["hidden_units"])})
+        parameters = dict(config["parameters"])
+        parameters["hidden_units"] = tuple(parameters["hidden_units"])
+        parameters["class_weight"] = from_json(parameters["class_weight"])
+        model = cls(**parameters)
         model.n_features_in_ = config["n_features"]
         if config["feature_names"]:
             model.feature_names_in_ = np.array(config["feature_names"], dtype=object)
@@ -278,7 +301,13 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             module.load_state_dict(
                 {key.removeprefix(f"{part}."): t for key, t in tensors.items() if key.startswith(f"{part}.")}
             )
-        model.temperature_ = config["temperature"]
+        model.calibrations_ = [
+            criterion.calibration_from(
+                {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+            )
+            for prefix, criterion in ((f"calibration.{i}.", c) for i, c in enumerate(model.criterion_.criteria))
+        ]
+        model._set_temperature(config["temperature"])
         model.history_ = {
             name: [np.nan if value is None else value for value in values] for name, values in config["history"].items()
         }
@@ -289,45 +318,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.target_tags.multi_output = True
+        tags.input_tags.sparse = True
         return tags
-
-    def _validate(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Tensor, list[NDArray[Any]], Tensor]:
-        """Return features, target columns and weights of the rows whose weight is not zero."""
-        check_parameters(self.get_params())
-        if self._group is not None and not isinstance(self.random_state, Integral):
-            raise ValueError(
-                "LogBalancedClassifier: random_state must be an integer where several ranks train together, or each "
-                f"would draw batches of its own; got {self.random_state!r}."
-            )
-        if hasattr(y, "iloc"):
-            # Columns of pandas have types of their own, which one array for all would lose.
-            array, features = y, validate_data(self, X, dtype=np.float32, reset=reset)
-            columns = [check_array(c, ensure_2d=False, dtype=None, input_name="y") for c in columns_of(y)]
-            check_consistent_length(features, y)
-        else:
-            features, array = validate_data(self, X, y, multi_output=True, dtype=np.float32, reset=reset)
-            columns = columns_of(array)
-        if len(columns) == 1 and array.ndim == 2 and self.task != "multilabel":
-            column_or_1d(columns[0][:, None], warn=True)
-        if sample_weight is None:
-            weight = np.ones(len(features))
-        else:
-            weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
-            weight = column_or_1d(weight)
-            check_consistent_length(features, weight)
-        if (weight < 0).any() or not weight.any():
-            raise ValueError(
-                "LogBalancedClassifier: sample_weight must be at least 0, and not zero for every row; got "
-                f"{weight.min():g} to {weight.max():g}."
-            )
-        kept = weight > 0
-        return torch.tensor(features[kept]), [column[kept] for column in columns], torch.tensor(weight[kept])
-
-    @property
-    def _group(self) -> dist.ProcessGroup | None:
-        """The ranks that train together, where there are several."""
-        group = as_group("LogBalancedClassifier", self.process_group)
-        return None if group is None or dist.get_world_size(group) == 1 else group
 
     def _begin(self, targets: Targets) -> None:
         """Forget what was learnt."""
@@ -336,19 +328,22 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         self.task_ = targets.task
         self.classes_ = targets.classes[0] if len(targets.classes) == 1 else list(targets.classes)
         self.temperature_ = 1.0
-        self.history_: dict[str, list[float]] = {"train_loss": [], "valid_loss": [], "valid_score": []}
+        self.history_: History = {"train_loss": [], "valid_loss": [], "valid_score": []}
         self.n_iter_ = 0
 
-    def _held_out(self, target: Tensor) -> Tensor:
+    def _held_out(self, target: Tensor) -> NDArray[np.bool_]:
         """Return which rows (n,) are kept from training, for early stopping and the temperature."""
         if not self.early_stopping:
-            return torch.zeros(len(target), dtype=torch.bool)
-        held_out = torch.tensor(validation_rows(self._targets, target, self.validation_fraction, self._random))
-        return held_out & (held_out.sum() >= FEWEST_HELD_OUT)
+            return np.zeros(len(target), dtype=bool)
+        held_out = validation_rows(self._targets, target, self.validation_fraction, self._random)
+        return held_out if held_out.sum() >= FEWEST_HELD_OUT else np.zeros_like(held_out)
 
-    def _rows(self, features: Tensor, target: Tensor, weight: Tensor) -> Rows:
+    def _rows(self, features: Any, target: Tensor, weight: NDArray[np.float64]) -> Rows:
         device = self.device
-        return Rows(features.to(device), target.to(device), weight.float().to(device), self.batch_size)
+        return Rows(as_features(features, device), target.to(device), torch.tensor(weight).float().to(device))
+
+    def _threads(self) -> AbstractContextManager[None]:
+        return threads_for([self.n_features_in_, *self.hidden_units, sum(self._targets.widths)], self.batch_size)
 
     def _seed(self) -> int:
         return int(self._random.randint(2**31 - 1))
@@ -363,42 +358,42 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             yield
             return
         with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
-            torch.manual_seed(self._seed() + (0 if self._group is None else dist.get_rank(self._group)))
+            torch.manual_seed(self._seed())
             yield
 
     def _build(self, counts: list[TargetCounts]) -> None:
-        """Make the network, the loss, and skorch's net of them."""
+        """Make the network, the loss and what trains them."""
         self._counts = counts
         widths = self._targets.widths
-        self.loss_, criteria = criteria_for(self.loss, self.task_, counts)
+        class_weights = weights_of_classes(self.class_weight, self.task_, self._targets.classes, counts)
+        self.loss_, criteria = criteria_for(self.loss, self.task_, counts, class_weights)
         network = perceptron(self.n_features_in_, self.hidden_units, sum(widths), self.dropout, self._generator())
-        callbacks: list[tuple[str, Any]] = [("valid_score", ValidationScore())]
-        if self.early_stopping:
-            callbacks.append(
-                ("early_stopping", EarlyStoppingWhereHeldOut(patience=self.patience, threshold=0, load_best=True))
-            )
-        self.net_ = Net(
-            network,
-            ColumnLoss(self.task_, criteria, widths),
-            optimizer=torch.optim.AdamW,
+        self.network_ = network.to(self.device)
+        self.criterion_ = ColumnLoss(self.task_, criteria, widths).to(self.device)
+        optimizer = torch.optim.AdamW(
+            [parameter for part in self._parts().values() for parameter in part.parameters()],
             lr=self.learning_rate,
-            optimizer__weight_decay=self.weight_decay,
-            callbacks=callbacks,
-            **({} if self.verbose else {"callbacks__print_log": None}),
-            verbose=self.verbose,
-            device=self.device,
-        ).initialize()
+            weight_decay=self.weight_decay,
+        )
+        self._trainer = Trainer(self.network_, self.criterion_, optimizer)
 
     def _parts(self) -> dict[str, nn.Module]:
-        return {"network": self.net_.module_, "loss": self.net_.criterion_}
+        return {"network": self.network_, "loss": self.criterion_}
 
-    def _train(self, rows: Rows, held_out: Rows | None, epochs: int) -> Self:
+    def _train(self, rows: Rows, held_out: Rows | None, epochs: int) -> None:
         with self._dropout_generator():
-            trained = self.net_.train(replace(rows, order=self._generator()), held_out, epochs, self._group)
-        for name, values in self.history_.items():
-            values += [float(epoch[name]) for epoch in trained if name in epoch]
-        self.n_iter_ += len(trained)
-        weights_finite = all(bool(parameter.isfinite().all()) for parameter in self.net_.module_.parameters())
+            self._trainer.train(
+                rows,
+                held_out,
+                self.history_,
+                batch_size=self.batch_size,
+                epochs=epochs,
+                patience=self.patience,
+                order=self._generator(),
+                verbose=bool(self.verbose),
+            )
+        self.n_iter_ = len(self.history_["train_loss"])
+        weights_finite = all(bool(parameter.isfinite().all()) for parameter in self.network_.parameters())
         if not weights_finite or not np.isfinite(self.history_["train_loss"]).any():
             raise ValueError(
                 "LogBalancedClassifier: the loss overflowed in training. Scale the features (a "
@@ -406,29 +401,48 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             )
         # In the precision of training, which the buffers of the loss have.
         trained_logits = self._logits(rows.features).float()
-        for criterion, logits, target in self.net_.criterion_.columns(trained_logits, rows.target):
-            criterion.observe(logits, target, sample_weight=rows.weight)
-        return self
+        self.calibrations_ = [
+            criterion.calibrate(logits, target, sample_weight=rows.weight)
+            for criterion, logits, target in self.criterion_.columns(trained_logits, rows.target)
+        ]
+        self._set_temperature(self.temperature_)
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def _calibrate(self, held_out: Rows) -> None:
+        """Choose thresholds and the temperature by the held-out rows."""
+        columns = list(self.criterion_.columns(self._logits(held_out.features), held_out.target))
+        for number, (criterion, logits, target) in enumerate(columns):
+            if isinstance(criterion, TunedThreshold):
+                # On the rows it was trained on a network is surer than it will be.
+                self.calibrations_[number] = criterion.calibrate(logits, target, sample_weight=held_out.weight)
+        posteriors = [
+            (calibration.raw_scores(logits, "posterior"), target, calibration.multilabel)
+            for calibration, (_, logits, target) in zip(self.calibrations_, columns, strict=True)
+        ]
+        self._set_temperature(likeliest_temperature(posteriors, held_out.weight))
+
+    def _set_temperature(self, temperature: float) -> None:
+        self.temperature_ = temperature
+        for calibration in self.calibrations_:
+            calibration.temperature.fill_(temperature)
+
+    def _logits(self, features: Features) -> Tensor:
         """Return the logits (n, all columns' classes) of the network as it is used, not as it is trained.
 
         In float64: in float32 a row's last digits depend on the rows it is computed with.
         """
         for module in self._parts().values():
             module.eval()
-        network = self.net_.module_
-        weights = {name: tensor.double() for name, tensor in network.state_dict().items()}
+        weights = {name: tensor.double() for name, tensor in self.network_.state_dict().items()}
+        size = max(1, min(INFERENCE_ROWS, INFERENCE_VALUES // self.n_features_in_))
         with torch.no_grad():
-            parts = torch.split(features, INFERENCE_ROWS)
-            return torch.cat([functional_call(network, weights, (part.double(),)) for part in parts])
+            parts = (features[start : start + size] for start in range(0, len(features), size))
+            return torch.cat([functional_call(self.network_, weights, (part.double(),)) for part in parts])
 
-    def _column_logits(self, X: Any) -> list[tuple[Criterion, Tensor]]:
-        """Return each column's criterion and logits (n, C)."""
+    def _column_logits(self, X: Any) -> list[tuple[Calibration, Tensor]]:
+        """Return what each column's logits say, and the logits (n, C)."""
         check_is_fitted(self)
-        features = validate_data(self, X, dtype=np.float32, reset=False)
-        logits = self._logits(torch.tensor(features, device=self.device))
-        return list(zip(self.net_.criterion_.criteria, torch.split(logits, self._targets.widths, 1), strict=True))
+        logits = self._logits(as_features(read_features(self, X), self.device))
+        return list(zip(self.calibrations_, torch.split(logits, self._targets.widths, 1), strict=True))
 
 
 def _answer(columns: Sequence[Tensor]) -> Any:

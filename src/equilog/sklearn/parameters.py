@@ -4,7 +4,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, get_args
 
-from equilog.registry import Task
+from equilog.baselines.registry import Task
 
 RANGES: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "dropout": (Real, lambda value: 0 <= value < 1, "a number in [0, 1)"),
@@ -33,8 +33,3 @@ def check_parameters(parameters: dict[str, Any]) -> None:
     tasks = ("auto", *get_args(Task))
     if parameters["task"] not in tasks:
         raise ValueError(f"LogBalancedClassifier: task must be one of {', '.join(tasks)}; got {parameters['task']!r}.")
-    if parameters["process_group"] not in ("world", None):
-        raise ValueError(
-            'LogBalancedClassifier: process_group must be "world", all ranks of torch.distributed, or None, this '
-            f"process alone; got {parameters['process_group']!r}."
-        )

@@ -12,7 +12,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
-from equilog.registry import TargetCounts, Task
+from equilog.baselines.registry import TargetCounts, Task
 
 SUM_TOLERANCE = 1e-3
 """How far a row of class probabilities may be from summing to 1, so that probabilities rounded to three digits pass."""
@@ -22,10 +22,23 @@ def columns_of(y: Any) -> list[NDArray[Any]]:
     """Return the columns of a one- or two-dimensional y, those of pandas each with its own type."""
     if hasattr(y, "iloc"):
         columns = [y] if y.ndim == 1 else [y.iloc[:, k] for k in range(y.shape[1])]
+        for column in columns:
+            _require_no_gaps(column)
         # Integers and booleans that could be missing would otherwise come as objects.
         return [column.to_numpy(dtype=getattr(column.dtype, "numpy_dtype", None)) for column in columns]
     array = y.toarray() if issparse(y) else np.asarray(y)
     return [array] if array.ndim == 1 else list(array.T)
+
+
+def _require_no_gaps(column: Any) -> None:
+    """Raise a ValueError if a pandas column has missing values, of whatever type: NaN, NaT, None or NA."""
+    missing = np.flatnonzero(column.isna())
+    if len(missing):
+        name = "" if column.name is None else f" in column {column.name!r}"
+        raise ValueError(
+            f"LogBalancedClassifier: y contains NaN{name}, in {len(missing)} of {len(column)} rows, the first of them "
+            f"row {missing[0]}; leave these rows out, or give the missing a class of their own."
+        )
 
 
 def _numbers(columns: Sequence[NDArray[Any]]) -> NDArray[np.float64] | None:
@@ -180,23 +193,3 @@ def _codes(classes: NDArray[Any], column: NDArray[Any]) -> NDArray[np.int64]:
     encoder.classes_ = classes
     codes: NDArray[np.int64] = encoder.transform(column).astype(np.int64)
     return codes
-
-
-def validation_rows(
-    targets: Targets, target: Tensor, fraction: float, random_state: np.random.RandomState
-) -> NDArray[np.bool_]:
-    """Choose the rows to hold out, each class (or label) in proportion, and never all the rows of one.
-
-    Every (1/fraction)-th row of the rows in the order of their classes: unlike a stratified shuffle it needs no
-    minimum of rows per class, and it serves any number of columns.
-    """
-    mass = torch.cat(targets.masses(target), 1)
-    strata = target if targets.task != "soft" else target.argmax(1, keepdim=True)
-    shuffled = random_state.permutation(len(target))
-    order = shuffled[np.lexsort(strata.numpy()[shuffled].T[::-1])]
-    count = round(fraction * len(target))
-    held_out = np.zeros(len(target), dtype=bool)
-    held_out[order[((np.arange(count) + random_state.uniform()) * len(target) / max(count, 1)).astype(int)]] = True
-    unseen = (mass.sum(0) > 0) & (mass[~held_out].sum(0) == 0)
-    held_out[(mass[:, unseen] > 0).any(1).numpy()] = False
-    return held_out

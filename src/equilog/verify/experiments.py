@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.autograd.functional import hessian
 
 from equilog import article
-from equilog.functional import class_mass, log_balanced_cross_entropy
-from equilog.inference import posterior_scores, probabilities
-from equilog.inner import INNERS, InnerName
+from equilog.calibration import posterior_scores, probabilities
+from equilog.core.inner import INNERS
+from equilog.inputs.options import InnerName
+from equilog.losses.class_mass import class_mass
+from equilog.losses.multiclass import log_balanced_cross_entropy
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Takes logits (n, C) and targets, gives a scalar."""
@@ -169,7 +171,9 @@ def pooled_answer(pool_size: int, inner: InnerName = "odds") -> PooledAnswer:
     atoms = torch.arange(20)
     pools = torch.cartesian_prod(*[atoms] * pool_size).flatten()
     scores = minimised(
-        lambda s: log_balanced_cross_entropy(s[features[pools]], labels[pools], pool=pool_size, inner=inner),
+        lambda s: log_balanced_cross_entropy(
+            s[features[pools]], labels[pools], pool=pool_size, inner=inner, reduction="sum"
+        ),
         torch.zeros(2, 4, dtype=torch.float64),
     )
     log_prob = scores.log_softmax(1)
@@ -193,7 +197,7 @@ def full_batch_answer(draws: int = 200_000, inner: InnerName = "odds") -> Pooled
     features, labels = torch.arange(2).repeat_interleave(4), torch.arange(4).repeat(2)
 
     def loss(s: Tensor) -> Tensor:
-        return log_balanced_cross_entropy(s[features], labels, sample_weight=count, inner=inner)
+        return log_balanced_cross_entropy(s[features], labels, sample_weight=count, inner=inner, reduction="sum")
 
     scores = minimised(loss, torch.zeros(2, 4, dtype=torch.float64))
     log_mass = class_mass(scores[features], labels, sample_weight=count, inner=inner).log_mass

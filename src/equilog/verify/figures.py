@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from equilog import article
-from equilog.functional import log_balanced_cross_entropy
+from equilog.losses.multiclass import log_balanced_cross_entropy
 from equilog.verify.experiments import (
     Loss,
     PooledAnswer,
@@ -95,9 +95,12 @@ def soft_targets() -> Figure:
     for panel, (title, loss) in zip(
         panels,
         (
-            ("one log per class", partial(log_balanced_cross_entropy, compensation=None)),
-            ("one log per pair of classes", partial(log_balanced_cross_entropy, balance="pair")),
-            ("one log per class, weighted", partial(log_balanced_cross_entropy, compensation="weight")),
+            ("one log per class", partial(log_balanced_cross_entropy, compensation=None, reduction="sum")),
+            ("one log per pair of classes", partial(log_balanced_cross_entropy, balance="pair", reduction="sum")),
+            (
+                "one log per class, weighted",
+                partial(log_balanced_cross_entropy, compensation="weight", reduction="sum"),
+            ),
         ),
         strict=True,
     ):

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from equilog import article
-from equilog.functional import log_balanced_cross_entropy
-from equilog.multilabel import multilabel_cross_entropy
+from equilog.inputs.options import Compensation
+from equilog.losses.multiclass import log_balanced_cross_entropy
+from equilog.losses.multilabel import multilabel_cross_entropy
 from equilog.optimum import class_mass, minimum, scores
 from equilog.verify.check import Measured, at_least, at_most, claim, equal_to
 from equilog.verify.experiments import (
@@ -31,13 +32,13 @@ _ROUNDING = 1e-12
 def _miss(**options: Any) -> float:
     """Return by how much softmax(2s) misses soft targets where a loss with these options is smallest."""
     target = random_probabilities(8, 4)
-    found = soft_answer(lambda s, t: log_balanced_cross_entropy(s, t, **options), target)
+    found = soft_answer(lambda s, t: log_balanced_cross_entropy(s, t, reduction="sum", **options), target)
     return largest((2 * found).softmax(1) - target)
 
 
 def _gradient_at_scores(target: Tensor, **options: Any) -> float:
     at = scores(target, **options)
-    return largest(torch.func.grad(lambda s: log_balanced_cross_entropy(s, target, **options))(at))
+    return largest(torch.func.grad(lambda s: log_balanced_cross_entropy(s, target, reduction="sum", **options))(at))
 
 
 @claim
@@ -149,16 +150,15 @@ def smallest_value_with_weights() -> Measured:
     target = random_probabilities(500, 6)
     left = _left_at_optimum(target)
     weights = (1 + left) / (1 + left).mean()
-    return equal_to(minimum(target).item(), (weights * (1 + left).log()).sum().item(), 1e-9)
+    return equal_to(minimum(target, reduction="sum").item(), (weights * (1 + left).log()).sum().item(), 1e-9)
 
 
 @claim
 def smallest_value_with_offsets() -> Measured:
     """With offsets the smallest value is C log(1 + max R)."""
     target = random_probabilities(500, 6)
-    return equal_to(
-        minimum(target, compensation="offset").item(), 6 * math.log1p(_left_at_optimum(target).max().item()), 1e-9
-    )
+    least = minimum(target, compensation="offset", reduction="sum")
+    return equal_to(least.item(), 6 * math.log1p(_left_at_optimum(target).max().item()), 1e-9)
 
 
 def _left_at_optimum(target: Tensor) -> Tensor:
@@ -171,17 +171,21 @@ def compensation_leaves_hard_targets_alone() -> Measured:
     """With certain targets both compensated forms are loss-1: largest difference."""
     logits, labels = random_logits(200, 5), random_labels(200, 5)
     certain = torch.nn.functional.one_hot(labels, 5).double()
-    compensated = [log_balanced_cross_entropy(logits, certain, compensation=form) for form in ("weight", "offset")]
-    return at_most(largest(torch.stack(compensated) - article.loss_one(logits, labels)), 1e-10)
+    return at_most(largest(_compensated(logits, certain) - article.loss_one(logits, labels)), 1e-10)
 
 
 @claim
 def compensation_leaves_two_classes_alone() -> Measured:
     """With two classes both compensated forms are the multi-label loss of soft labels."""
     logits, target = random_logits(200, 2), random_probabilities(200, 2)
-    label = multilabel_cross_entropy(logits[:, 0] - logits[:, 1], target[:, 0], pool="batch")
-    compensated = [log_balanced_cross_entropy(logits, target, compensation=form) for form in ("weight", "offset")]
-    return at_most(largest(torch.stack(compensated) - label), 1e-10)
+    label = multilabel_cross_entropy(logits[:, 0] - logits[:, 1], target[:, 0], pool="batch", reduction="sum")
+    return at_most(largest(_compensated(logits, target) - label), 1e-10)
+
+
+def _compensated(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the values of both compensated forms (2,)."""
+    forms: tuple[Compensation, ...] = ("weight", "offset")
+    return torch.stack([log_balanced_cross_entropy(logits, target, compensation=f, reduction="sum") for f in forms])
 
 
 def _error(answer: PooledAnswer) -> float:
@@ -227,7 +231,7 @@ def labels_are_calibrated_as_they_are() -> Measured:
     target = torch.tensor([1, 0]).repeat_interleave(4)
     count = torch.cat((yes, rows - yes))
     x = minimised(
-        lambda x: multilabel_cross_entropy(x.repeat(2), target, weight=count, pool="batch"),
+        lambda x: multilabel_cross_entropy(x.repeat(2), target, weight=count, pool="batch", reduction="sum"),
         torch.zeros(4, dtype=torch.float64),
     )
     return at_most(largest((2 * x).sigmoid() - yes / rows), 1e-9)
@@ -243,7 +247,7 @@ def the_answer_of_nll_is_stationary() -> Measured:
 def nll_answers_soft_targets_in_pools_of_one() -> Measured:
     """In pools of one set a minimiser that starts at random finds softmax(s) = t."""
     target = random_probabilities(8, 4)
-    found = soft_answer(lambda s, t: log_balanced_cross_entropy(s, t, inner="nll", pool=1), target)
+    found = soft_answer(lambda s, t: log_balanced_cross_entropy(s, t, inner="nll", pool=1, reduction="sum"), target)
     return at_most(largest(found.softmax(1) - target), 1e-9)
 
 
@@ -252,8 +256,8 @@ def nll_gives_up_a_class_that_outweighs_the_rest() -> Measured:
     """100 sets of target (0.9, 0.1) in a pool: what nll costs more at (0.01, 0.99) than at the target."""
     target = torch.tensor([[0.9, 0.1]], dtype=torch.float64).repeat(100, 1)
     given_up = torch.tensor([[0.01, 0.99]], dtype=torch.float64).log().repeat(100, 1)
-    value = log_balanced_cross_entropy(given_up, target, inner="nll")
-    return at_most((value - minimum(target, inner="nll")).item(), -2.0)
+    value = log_balanced_cross_entropy(given_up, target, inner="nll", reduction="sum")
+    return at_most((value - minimum(target, inner="nll", reduction="sum")).item(), -2.0)
 
 
 @claim
@@ -261,7 +265,7 @@ def nll_gives_up_a_rare_class_that_overlaps() -> Measured:
     """900 and 100 labels without features in a pool: nll is smallest at this probability of the rare class."""
     labels, count = torch.tensor([0, 1]), torch.tensor([900.0, 100.0], dtype=torch.float64)
     s = minimised(
-        lambda s: log_balanced_cross_entropy(s.expand(2, 2), labels, sample_weight=count, inner="nll"),
+        lambda s: log_balanced_cross_entropy(s.expand(2, 2), labels, sample_weight=count, inner="nll", reduction="sum"),
         torch.tensor([[2.2, 0.0]], dtype=torch.float64),
     )
     return at_most(s.softmax(1)[0, 1].item(), 1e-3)
@@ -273,7 +277,9 @@ def divergence_answers_soft_targets() -> Measured:
     target = random_probabilities(8, 4)
     weight, class_weight = torch.arange(1.0, 9.0, dtype=torch.float64), torch.tensor([1.0, 4.0, 0.5, 2.0]).double()
     found = soft_answer(
-        lambda s, t: log_balanced_cross_entropy(s, t, inner="divergence", sample_weight=weight, weight=class_weight),
+        lambda s, t: log_balanced_cross_entropy(
+            s, t, inner="divergence", sample_weight=weight, weight=class_weight, reduction="sum"
+        ),
         target,
     )
     return at_most(largest(found.softmax(1) - target), 1e-9)
@@ -284,7 +290,10 @@ def divergence_is_its_own_regret() -> Measured:
     """Its smallest value, at the targets, is 0: for 2,000 sets of 30 classes, up to the square of rounding."""
     target = random_probabilities(2000, 30)
     return at_most(
-        log_balanced_cross_entropy(scores(target, inner="divergence"), target, inner="divergence").item(), 1e-24
+        log_balanced_cross_entropy(
+            scores(target, inner="divergence"), target, inner="divergence", reduction="sum"
+        ).item(),
+        1e-24,
     )
 
 
@@ -299,6 +308,22 @@ def divergence_is_calibrated_in_one_pool() -> Measured:
 def the_posterior_of_nll_comes_back_from_pools_of_two() -> Measured:
     """Pools of 2 with inner nll: p_j E[1 / (1 + O_j - log p_j)]^-1, normalised, is the posterior."""
     return at_most(_error(pooled_answer(2, "nll")), 1e-9)
+
+
+@claim
+def power_is_loss_one_on_hard_targets() -> Measured:
+    """Inner power is the odds for index targets: 200 sets of 30 classes, as indices and as rows of 0 and 1."""
+    logits, target = random_logits(200, 30), torch.arange(200) % 30
+    one_hot = torch.nn.functional.one_hot(target, 30).double()
+    odds = log_balanced_cross_entropy(logits, target, reduction="sum")
+    values = [log_balanced_cross_entropy(logits, t, inner="power", reduction="sum") for t in (target, one_hot)]
+    return at_most(largest(torch.stack(values) - odds), 1e-10)
+
+
+@claim
+def the_answer_of_power_is_stationary() -> Measured:
+    """Inner power with weights 1 + R_j: the gradient at softmax(s) = t is 0, for 2,000 sets of 30 classes."""
+    return at_most(_gradient_at_scores(random_probabilities(2000, 30), inner="power"), 1e-12)
 
 
 CHECKS = (
@@ -333,5 +358,7 @@ CHECKS = (
     divergence_is_its_own_regret,
     divergence_is_calibrated_in_one_pool,
     the_posterior_of_nll_comes_back_from_pools_of_two,
+    power_is_loss_one_on_hard_targets,
+    the_answer_of_power_is_stationary,
 )
 """This project's claims, in the order of the theory page."""

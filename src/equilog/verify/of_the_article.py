@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from equilog import article
-from equilog.functional import log_balanced_cross_entropy
-from equilog.multilabel import multilabel_cross_entropy
+from equilog.losses.multiclass import log_balanced_cross_entropy
+from equilog.losses.multilabel import multilabel_cross_entropy
 from equilog.optimum import multilabel_scores, scores
 from equilog.verify.check import Measured, at_least, at_most, claim, equal_to
 from equilog.verify.experiments import (
@@ -105,7 +105,7 @@ def loss_one_grows_like_the_log_of_class_size() -> Measured:
 def two_classes_are_a_label_hard() -> Measured:
     """Two classes: loss-1 of class indices is the multi-label loss of the difference of the scores."""
     logits, target = random_logits(_SETS, 2), random_labels(_SETS, 2)
-    label = multilabel_cross_entropy(logits[:, 0] - logits[:, 1], 1 - target, pool="batch")
+    label = multilabel_cross_entropy(logits[:, 0] - logits[:, 1], 1 - target, pool="batch", reduction="sum")
     return at_most(largest(article.loss_one(logits, target) - label), _ROUNDING * _SETS)
 
 
@@ -113,7 +113,7 @@ def two_classes_are_a_label_hard() -> Measured:
 def two_classes_are_a_label_soft() -> Measured:
     """Two classes: loss-1 of probabilities is the multi-label loss of soft labels."""
     logits, target = random_logits(_SETS, 2), random_probabilities(_SETS, 2)
-    label = multilabel_cross_entropy(logits[:, 0] - logits[:, 1], target[:, 0], pool="batch")
+    label = multilabel_cross_entropy(logits[:, 0] - logits[:, 1], target[:, 0], pool="batch", reduction="sum")
     return at_most(largest(article.loss_one(logits, target) - label), _ROUNDING * _SETS)
 
 
@@ -122,14 +122,14 @@ def multilabel_loss_of_hard_labels() -> Measured:
     """The multi-label loss is log(1 + sum of e^-x over positives) + log(1 + sum of e^x over negatives)."""
     x, target = random_logits(1, _SETS)[0], random_labels(_SETS, 2).bool()
     expected = torch.log1p(torch.exp(-x[target]).sum()) + torch.log1p(torch.exp(x[~target]).sum())
-    return equal_to(multilabel_cross_entropy(x, target).item(), expected.item(), 1e-10)
+    return equal_to(multilabel_cross_entropy(x, target, reduction="sum").item(), expected.item(), 1e-10)
 
 
 @claim
 def multilabel_loss_answers_soft_labels() -> Measured:
     """The multi-label loss answers soft labels with sigmoid(2x) = t, found by minimising from a random start."""
     target = random_probabilities(30, 2)[:, 0]
-    x = minimised(lambda x: multilabel_cross_entropy(x, target), random_logits(1, 30, seed=7)[0])
+    x = minimised(lambda x: multilabel_cross_entropy(x, target, reduction="sum"), random_logits(1, 30, seed=7)[0])
     return at_most(largest((2 * x).sigmoid() - target), 1e-9)
 
 
@@ -137,7 +137,8 @@ def multilabel_loss_answers_soft_labels() -> Measured:
 def multilabel_closed_form() -> Measured:
     """The multi-label answer in closed form: the gradient at x = logit(t) / 2 is 0."""
     target = random_probabilities(1000, 2)[:, 0]
-    gradient = torch.func.grad(lambda x: multilabel_cross_entropy(x, target))(multilabel_scores(target))
+    at = multilabel_scores(target)
+    gradient = torch.func.grad(lambda x: multilabel_cross_entropy(x, target, reduction="sum"))(at)
     return at_most(largest(gradient), _ROUNDING)
 
 

@@ -1,0 +1,47 @@
+"""A table ready to be compared on: features as they came, targets as arrays, and what was noticed on the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from equilog.baselines.registry import Task
+from equilog.compare.data.kinds import Column
+from equilog.compare.data.long_tail import thin_to_long_tail
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Features, targets and their names."""
+
+    name: str
+    task: Task
+    features: pd.DataFrame
+    """(n, d) raw columns; missing values are still missing, to be handled inside each split."""
+    target: NDArray[np.int64] | NDArray[np.float64]
+    """multiclass: (n, k) int64 class codes, a column for each of k target columns; multilabel: (n, L) int64 of 0
+    and 1; soft: (n, C) float64, each row a distribution."""
+    target_names: tuple[str, ...]
+    """The k target columns; one name standing for all the labels or classes where the task is another."""
+    class_names: tuple[tuple[str, ...], ...]
+    """For each target name, its classes (or labels) in the order of the codes."""
+    notes: tuple[str, ...] = field(default=())
+    """What was done to the columns that a user should know, a sentence each."""
+    columns: Mapping[str, Column] | None = None
+    """What the features are, where their cells have been read so; inferred from them if None."""
+    imbalance: float | None = None
+    """To what ratio of first class to last the training rows of every split are thinned. The test rows stay as
+    they are, so that the rare classes are measured on as many rows as the others."""
+
+    def training_rows(self, rows: NDArray[np.int64], random_state: int) -> NDArray[np.int64]:
+        """Return those of a split's training rows to train on: all of them, unless `imbalance` thins them.
+
+        Args:
+            rows: (r,) indices of the training rows, those set aside for early stopping included.
+            random_state: the split's own seed.
+        """
+        if self.imbalance is None:
+            return rows
+        return rows[thin_to_long_tail(self.target[rows, 0].astype(np.int64), self.imbalance, random_state)]

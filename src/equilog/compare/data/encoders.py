@@ -1,0 +1,99 @@
+"""The transformers of our own that stand before scikit-learn's; named functions, so that skops can save them."""
+
+from typing import Self, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from equilog.compare.data.columns import as_text, plain, require_finite
+from equilog.compare.data.dates import ISO, to_dates
+from equilog.compare.data.numerals import Mark, decimal_marks, numbers
+
+LARGEST_SCORE = 10.0
+"""Standard deviations at which numbers are cut off: a pixel that was black in all but one training row, or a
+price with a wrong decimal point, would otherwise outweigh everything else in its row."""
+
+
+EPOCH = pd.Timestamp("1970-01-01", tz="UTC").as_unit("us")
+"""In microseconds: nanoseconds end in the year 2262."""
+
+
+def to_numbers(frame: pd.DataFrame, decimal: Mark = ".") -> NDArray[np.float64]:
+    """Return the columns as numbers; what is none is missing.
+
+    Args:
+        frame: (n, d) numbers, or text.
+        decimal: the decimal mark in text, where its cells do not show that it is the other.
+    """
+    cells = {at: plain(frame.iloc[:, at]) for at in range(frame.shape[1])}
+    texts = {at: column for at, column in cells.items() if isinstance(column.dtype, pd.StringDtype)}
+    marks = {at: decimal_marks({"": text}, decimal)[""] for at, text in texts.items()}
+    columns = [numbers(column, marks[at]) if at in texts else column for at, column in cells.items()]
+    values = np.column_stack([column.to_numpy(np.float64, na_value=np.nan) for column in columns])
+    require_finite(list(frame.columns), values, range(len(frame)))
+    return values
+
+
+def to_categories(frame: pd.DataFrame) -> NDArray[np.object_]:
+    """Return the columns as names, "" where missing; 1, 1.0 and "1.0" are the same name.
+
+    Whether a file's column of codes is read as whole numbers, decimals or text depends on the other cells.
+    """
+    columns = []
+    for name in frame.columns:
+        column = plain(frame[name])
+        parsed = pd.to_numeric(column, errors="coerce")
+        columns.append(as_text(parsed).where(parsed.notna(), as_text(column)).fillna(""))
+    return pd.concat(columns, axis=1).to_numpy(object)
+
+
+def to_text(column: pd.Series) -> NDArray[np.object_]:
+    """Return the column as text, "" where missing."""
+    return as_text(plain(column)).fillna("").to_numpy(object)
+
+
+def to_dense(X: csr_matrix) -> NDArray[np.float32]:
+    """Return a sparse matrix as an array."""
+    return cast(NDArray[np.float32], X.toarray())
+
+
+def to_scores(X: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return standardised numbers in single precision, cut off at `LARGEST_SCORE`."""
+    return np.clip(X, -LARGEST_SCORE, LARGEST_SCORE).astype(np.float32)
+
+
+class DateParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Dates as numbers: days since 1970, year, month, day of the week (Monday 0) and hour; NaN where missing.
+
+    Args:
+        formats: how text is read, as `dates.to_dates` takes it.
+    """
+
+    PARTS = ("days", "year", "month", "weekday", "hour")
+
+    def __init__(self, formats: tuple[str, ...] = (ISO,)) -> None:
+        self.formats = formats
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> Self:
+        """Take note of the columns' names; there is nothing to learn."""
+        del y
+        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        return self
+
+    def transform(self, X: pd.DataFrame) -> NDArray[np.float64]:
+        """Return (n, 5 d) parts of the d date columns (n, d)."""
+        parts: list[pd.Series] = []
+        for name in X.columns:
+            column = plain(X[name])
+            dates = to_dates(column if isinstance(column.dtype, pd.DatetimeTZDtype) else as_text(column), self.formats)
+            days = (dates - EPOCH) / pd.Timedelta(days=1)
+            parts += [days, dates.dt.year, dates.dt.month, dates.dt.day_of_week, dates.dt.hour]
+        return np.column_stack([part.to_numpy(np.float64, na_value=np.nan) for part in parts])
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Return the name of each column of the output."""
+        del input_features
+        return np.asarray([f"{name} {part}" for name in self.feature_names_in_ for part in self.PARTS], dtype=object)

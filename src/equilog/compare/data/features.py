@@ -1,0 +1,146 @@
+"""The preprocessing that follows from what the columns are."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+from equilog.compare.data.columns import plain
+from equilog.compare.data.dates import ISO, NAMES
+from equilog.compare.data.encoders import DateParts, to_categories, to_dense, to_numbers, to_scores, to_text
+from equilog.compare.data.kinds import MOST_CATEGORIES, Column, Kind, is_sentences, typed_table
+from equilog.compare.data.numerals import MARKS
+from equilog.compare.errors import DataError
+from equilog.error_text import listed
+
+MOST_TERMS = 300
+"""Words, or runs of letters, of a text column that have an input of their own."""
+
+HASHED_FROM = 200_000
+"""Rows from which text is hashed, since a vocabulary of that many rows would not fit in memory."""
+
+TRUSTED_TYPES = [
+    "equilog.compare.data.encoders.DateParts",
+    "equilog.compare.data.encoders.to_categories",
+    "equilog.compare.data.encoders.to_dense",
+    "equilog.compare.data.encoders.to_numbers",
+    "equilog.compare.data.encoders.to_scores",
+    "equilog.compare.data.encoders.to_text",
+    "numpy.dtype",
+]
+"""What skops.io.load must be told to trust to load a fitted preprocessor."""
+
+
+def make_preprocessor(
+    frame: pd.DataFrame, columns: Mapping[str, Column] | None = None
+) -> tuple[ColumnTransformer, tuple[str, ...]]:
+    """Return an unfitted transformer to a dense (n, inputs) float32 array, and notes on what it does.
+
+    Only the kinds of the columns are read from `frame`; means, vocabularies and categories are learned when the
+    transformer is fitted, which belongs inside each split. Numbers are standardised, with the median and a
+    further 0/1 input where missing; categories become 0/1 inputs, missing being one of them and unseen ones
+    sharing that of the rare ones; dates become days, year, month, day of the week and hour; text becomes TF-IDF.
+
+    Args:
+        frame: the columns, as a file held them or read already.
+        columns: what they are, as `typed_table` infers it; inferred if left out.
+
+    Raises:
+        DataError: where no column is left that could tell the rows apart.
+    """
+    if columns is None:
+        columns = typed_table(frame).columns
+    named: dict[Kind, list[str]] = {}
+    for name, column in columns.items():
+        named.setdefault(column.kind, []).append(name)
+    parts: list[tuple[str, Pipeline, str | list[str]]] = []
+    for mark in MARKS:
+        if numeric := [name for name in named.get("number", []) if columns[name].decimal == mark]:
+            step = _step(to_numbers, {"decimal": mark})
+            parts.append(("number" if mark == "." else "number,", _standardised(step), numeric))
+    if "category" in named:
+        parts.append(("category", _one_hot(), named["category"]))
+    dates = {name: columns[name].formats or (ISO,) for name in named.get("date", [])}
+    parts += [(f"date {i}", _standardised(DateParts(forms)), [name]) for i, (name, forms) in enumerate(dates.items())]
+    parts += [(f"text {i}", _terms(plain(frame[name])), name) for i, name in enumerate(named.get("text", []))]
+    if not parts:
+        raise DataError(
+            "No usable column: each has one value only, or a value of its own in every row "
+            f"({listed(columns)}). Add columns to predict from."
+        )
+    notes = []
+    if "constant" in named:
+        notes.append(f"Left out, one value only: {listed(named['constant'])}.")
+    if "identifier" in named:
+        notes.append(f"Left out as identifiers, a value of its own in every row: {listed(named['identifier'])}.")
+    if "ignore" in named:
+        notes.append(f"Left out as asked: {listed(named['ignore'])}.")
+    if dates:
+        written = {name: ", or ".join(dict.fromkeys(NAMES[form] for form in forms)) for name, forms in dates.items()}
+        notes.append(f"Read as dates: {listed(f'{name} ({how})' for name, how in written.items())}.")
+    if "text" in named:
+        notes.append(f"Read as text, the {MOST_TERMS} commonest terms: {listed(named['text'])}.")
+    many = [name for name in named.get("category", []) if frame[name].nunique() > MOST_CATEGORIES]
+    if many:
+        notes.append(
+            f"More than {MOST_CATEGORIES} categories, of which the commonest are told apart and the others share "
+            f"one input: {listed(many)}."
+        )
+    return ColumnTransformer(parts, sparse_threshold=0), tuple(notes)
+
+
+def used_columns(preprocessor: ColumnTransformer) -> list[str]:
+    """Return the columns that a preprocessor of `make_preprocessor` reads, fitted or not."""
+    return [
+        name
+        for _, _, columns in preprocessor.transformers
+        for name in ([columns] if isinstance(columns, str) else columns)
+    ]
+
+
+def _step(function: object, options: Mapping[str, object] | None = None) -> FunctionTransformer:
+    return FunctionTransformer(function, kw_args=options, feature_names_out="one-to-one")
+
+
+def _standardised(first: BaseEstimator) -> Pipeline:
+    return make_pipeline(
+        first,
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+        StandardScaler(),
+        _step(to_scores),
+    )
+
+
+def _one_hot() -> Pipeline:
+    return make_pipeline(
+        _step(to_categories),
+        OneHotEncoder(
+            handle_unknown="infrequent_if_exist",
+            max_categories=MOST_CATEGORIES,
+            min_frequency=2,
+            sparse_output=False,
+            dtype=np.float32,
+        ),
+    )
+
+
+def _terms(column: pd.Series) -> Pipeline:
+    # Words carry sentences; in names and single words it is the beginnings and endings that recur.
+    terms = (
+        {"analyzer": "word", "token_pattern": r"\w+|[^\w\s]+"}
+        if is_sentences(column)
+        else {"analyzer": "char_wb", "ngram_range": (1, 3)}
+    )
+    vectorizer = (
+        HashingVectorizer(n_features=MOST_TERMS, dtype=np.float32, **terms)
+        if len(column) >= HASHED_FROM
+        else TfidfVectorizer(max_features=MOST_TERMS, dtype=np.float32, **terms)
+    )
+    # Left on its own scale, a text of many terms would learn more slowly than the numbers beside it.
+    return make_pipeline(_step(to_text), vectorizer, _step(to_dense), StandardScaler(), _step(to_scores))

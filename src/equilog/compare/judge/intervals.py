@@ -1,0 +1,78 @@
+"""What repeated splits can say: intervals that know the splits share rows, and p-values that know of the choice."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from equilog.compare.judge.records import Interval
+
+LEVEL = 0.95
+"""The level of every interval, and 1 minus the error allowed to the tests."""
+
+
+def _mean_distribution(values: Sequence[float], test_fraction: float) -> stats.distributions.rv_frozen | None:
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"estimate: test_fraction must lie between 0 and 1; got {test_fraction}.")
+    # Equal runs (up to the rounding of a difference) would claim to know the mean without error.
+    if len(values) < 2 or np.ptp(values) < 1e-12:
+        return None
+    overlap = test_fraction / (1 - test_fraction)
+    variance = np.var(values, ddof=1) * (1 / len(values) + overlap)
+    return stats.t(len(values) - 1, loc=np.mean(values), scale=np.sqrt(variance))
+
+
+def estimate(values: Sequence[float], test_fraction: float) -> Interval:
+    """Return the mean over K random splits with its 95 % interval.
+
+    Random splits of the same rows share most of their training rows, so their results are not independent and
+    the usual variance of a mean, s²/K, is too small. This takes s² (1/K + n_test/n_train) with Student's t on
+    K - 1 degrees of freedom, for single results as for paired differences.
+
+    Args:
+        values: one value a split.
+        test_fraction: the share of the rows tested on in each split, between 0 and 1.
+
+    Raises:
+        ValueError: a test fraction outside (0, 1).
+
+    Source: Nadeau & Bengio, Inference for the Generalization Error, Machine Learning 52 (2003), the corrected
+    resampled t-test.
+
+    Example:
+        >>> low, high = estimate([0.90, 0.92, 0.94], test_fraction=0.25)["ci95"]
+        >>> round(low, 3), round(high, 3)
+        (0.85, 0.99)
+        >>> estimate([0.9], test_fraction=0.25)["ci95"] is None
+        True
+    """
+    distribution = _mean_distribution(values, test_fraction)
+    return {
+        "mean": float(np.mean(values)),
+        "ci95": None if distribution is None else [float(end) for end in distribution.interval(LEVEL)],
+        "runs": [float(value) for value in values],
+    }
+
+
+def p_value(differences: Sequence[float], test_fraction: float) -> float | None:
+    """Return the two-sided p-value of a mean of 0, by the distribution of `estimate`; None where it gives none."""
+    distribution = _mean_distribution(differences, test_fraction)
+    return None if distribution is None else float(2 * min(distribution.cdf(0.0), distribution.sf(0.0)))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values corrected for the number of tests: rejecting those below 0.05 errs in 5 % of families.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 6 (1979).
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        array([0.03, 0.06, 0.06])
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(np.arange(p.size, 0, -1) * p[order])
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected

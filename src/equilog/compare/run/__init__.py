@@ -1,0 +1,1 @@
+"""Training, testing and saving: one run, all runs, and what they leave on disk."""

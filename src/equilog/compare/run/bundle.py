@@ -1,0 +1,171 @@
+"""A fitted model on disk: a folder of JSON, safetensors and skops, none of which can run code when loaded.
+
+model.json            names of targets and classes, and what the classifier says of itself
+weights.safetensors   every tensor of the network and its loss
+preprocessor.skops    the fitted preprocessing, loaded with a fixed list of trusted types
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
+from sklearn.compose import ColumnTransformer
+
+from equilog._version import __version__
+from equilog.compare.data.columns import require_columns
+from equilog.compare.data.features import TRUSTED_TYPES, used_columns
+from equilog.compare.errors import DataError
+from equilog.compare.files import replacing
+from equilog.compare.run.drift import drift, prior_shift
+from equilog.compare.run.one_run import TargetNames, all_classes
+from equilog.sklearn import LogBalancedClassifier
+
+FORMAT = 2
+"""Raised when a model folder changes in a way that an older reader would misread."""
+
+DESCRIPTION, WEIGHTS, PREPROCESSOR = "model.json", "weights.safetensors", "preprocessor.skops"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A fitted preprocessor and classifier, and what their outputs are called."""
+
+    preprocessor: ColumnTransformer
+    model: LogBalancedClassifier
+    names: TargetNames
+    identifiers: tuple[str, ...] = ()
+    """Columns that name the rows and that the model does not read."""
+    shares: tuple[tuple[float, ...], ...] = ()
+    """For each target the frequency of each class in training."""
+
+    def complete(self, features: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+        """Return the rows with the columns that they lack, all missing, and the names of these."""
+        lacking = [name for name in used_columns(self.preprocessor) if name not in features.columns]
+        return features.assign(**dict.fromkeys(lacking, np.nan)), lacking
+
+    def drift(self, features: pd.DataFrame, predictions: pd.DataFrame) -> list[str]:
+        """Return a sentence for each way in which new rows differ from those of training.
+
+        Args:
+            features: the rows.
+            predictions: what `predictions` returned for them.
+        """
+        said = drift(self.preprocessor, features)
+        if not self.shares:
+            return said
+        targets, classes = self.names.targets, self.names.classes
+        widths = np.cumsum([len(names) for names in classes])
+        posterior = np.split(predictions.iloc[:, -int(widths[-1]) :].to_numpy(np.float64), widths[:-1], axis=1)
+        exclusive = self.names.task != "multilabel"
+        return said + prior_shift(posterior, self.shares, targets, classes, exclusive=exclusive)
+
+    def predictions(self, features: pd.DataFrame, source: str) -> pd.DataFrame:
+        """Return, a row each, the predicted classes and the balanced and posterior probability of every class.
+
+        One target column T with class K gives columns "T", "balanced T=K" and "posterior T=K"; a label L of a
+        multi-label model "L", "balanced L" and "posterior L".
+
+        Raises:
+            DataError: a column that the model was trained on is missing; `source` names the data.
+        """
+        require_columns(features.columns, used_columns(self.preprocessor), source)
+        inputs = self.preprocessor.transform(features)
+        task, targets, classes = self.names.task, self.names.targets, self.names.classes
+        predicted = self.model.predict(inputs)
+        columns: list[tuple[str, NDArray[np.generic]]]
+        if task == "multilabel":
+            columns = list(zip(classes[0], predicted.T, strict=True))
+        else:
+            columns = [
+                (target, np.asarray(labels, dtype=object)[codes])
+                for target, labels, codes in zip(targets, classes, predicted.reshape(len(inputs), -1).T, strict=True)
+            ]
+        for kind in ("balanced", "posterior"):
+            if task == "multiclass":
+                probabilities = all_classes(self.model, inputs, kind, self.names)
+            else:
+                probabilities = [self.model.predict_proba(inputs, kind)]
+            columns += [
+                (f"{kind} {label if task == 'multilabel' else f'{target}={label}'}", column)
+                for target, labels, probs in zip(targets, classes, probabilities, strict=True)
+                for label, column in zip(labels, probs.T, strict=True)
+            ]
+        names, values = zip(*columns, strict=True)
+        # The names go on last: two that read the same are still two columns.
+        return pd.DataFrame(dict(enumerate(values)), index=features.index).set_axis(list(names), axis=1)
+
+
+def save(bundle: Bundle, folder: Path) -> Path:
+    """Write the model folder, whole or not at all, in place of an earlier one, and return it.
+
+    Raises:
+        DataError: the folder cannot be written, or holds something else.
+    """
+    # skops takes more than a second to import, which the processes that only train should not spend.
+    import skops.io
+
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).exists():
+        raise DataError(f"{folder} holds something other than a model and is left as it is. Choose another --out.")
+    tensors, config = bundle.model.to_state()
+    described = {
+        "format": FORMAT,
+        "equilog": __version__,
+        "targets": bundle.names.targets,
+        "classes": bundle.names.classes,
+        "identifiers": bundle.identifiers,
+        "shares": bundle.shares,
+        "classifier": config,
+    }
+    with replacing(folder) as new:
+        new.mkdir()
+        (new / DESCRIPTION).write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
+        # safetensors' own files are for their owner alone; a model is to be handed on.
+        (new / WEIGHTS).write_bytes(as_bytes(tensors))
+        skops.io.dump(bundle.preprocessor, new / PREPROCESSOR)
+    return folder
+
+
+def load(folder: Path) -> Bundle:
+    """Read a model folder that `save` wrote.
+
+    Raises:
+        DataError: it is not such a folder, is damaged, or holds types that are not trusted.
+    """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    for name in (DESCRIPTION, WEIGHTS, PREPROCESSOR):
+        if not (folder / name).is_file():
+            raise DataError(
+                f"{folder} is no model: it has no {name}. Give the folder model/ that `equilog compare` wrote."
+            )
+    try:
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if described["format"] != FORMAT:
+            raise DataError(
+                f"{folder} is a model of format {described['format']} (equilog {described['equilog']}); this version "
+                f"reads format {FORMAT}. Use that version, or run the comparison again."
+            )
+        model = LogBalancedClassifier.from_state(load_file(folder / WEIGHTS), described["classifier"])
+        bundle = Bundle(
+            skops.io.load(folder / PREPROCESSOR, trusted=TRUSTED_TYPES),
+            model,
+            TargetNames(model.task_, tuple(described["targets"]), tuple(map(tuple, described["classes"]))),
+            tuple(described["identifiers"]),
+            tuple(map(tuple, described["shares"])),
+        )
+        # Each part may be sound and yet not fit the others: a row of missing values goes through all of them.
+        columns = used_columns(bundle.preprocessor)
+        bundle.predictions(pd.DataFrame(None, index=[0], columns=columns, dtype=object), "")
+    except UntrustedTypesFoundException as error:
+        raise DataError(f"{folder} was not written by equilog and is not loaded: {error}") from error
+    except DataError:
+        raise
+    except Exception as error:  # What a damaged file trips over could be anything.
+        raise DataError(f"{folder} is a damaged model: {type(error).__name__}: {error}") from error
+    return bundle

@@ -1,0 +1,233 @@
+"""The pools of one call: their sums, and the loss once it is known what they are part of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from equilog.core.grouping import GroupSums
+from equilog.core.pool_state import ClassMass, Layout, ProcessGroup, as_process_group, log_mass_of_share
+from equilog.core.units import Samples, logs_held
+from equilog.inputs.options import CLASS_MASS, Options
+from equilog.ops import log_one_plus
+
+
+@dataclass(frozen=True)
+class PoolSums:
+    """The sums of one call's pools."""
+
+    make_sums: Callable[[], GroupSums]
+    """Gives the sums of each pool and group, where somebody asks."""
+    samples: Samples
+    """The pools, and what their units are made of."""
+    class_count: Callable[[], Tensor]
+    """Gives the weighted number of sets of each class (C,), where somebody asks."""
+    shape: torch.Size
+    """The shape of the caller's sets, which n values in a row have lost."""
+    layout: Layout
+    compensation: str | None = None
+    """How soft targets are compensated."""
+    at_once: Callable[[], Tensor] | None = None
+    """Gives the loss of each pool (P,) by one operation, without the sums, where there is such."""
+    group_weight: Tensor | None = None
+    """(G,) factor on each log."""
+    class_weight: Tensor | None = None
+    """(C,) the weight of each class that the units count by."""
+    labels_per_set: int = 1
+    """How many labels one of the pools' sets is."""
+    known_units: Tensor | int | None = None
+    """What the mean divides by, where it is known before the sums are."""
+    _made: list[GroupSums] = field(default_factory=list, init=False)
+
+    @property
+    def sums(self) -> GroupSums:
+        """The sums of each pool and group."""
+        # functools.cached_property has a lock in Python 3.11, which the compiler does not go through.
+        if not self._made:
+            self._made.append(self.make_sums())
+        return self._made[0]
+
+    def mass(self) -> ClassMass:
+        """Return what this part adds to a whole, without gradient."""
+        spans = self.layout.spans
+        log_sums, groups = self.sums.log_sums.detach(), self.sums.groups
+        shared = self.sums.residual if spans else None
+        zero = log_sums.new_zeros(())
+        return ClassMass(
+            log_sums=log_sums.logsumexp(0) if groups is None else groups.together(log_sums),
+            residual=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
+            class_count=self.class_count(),
+            sets=_as_number(self.kept_sets(), log_sums),
+            pools=_as_number(self.nonempty_pools(), log_sums),
+            samples=_as_number(self._samples_in_all(), log_sums) if spans else zero,
+            units=zero if spans else _as_number(self.mean_units(), log_sums),
+            layout=self.layout,
+        )
+
+    def mean_units(self) -> Tensor | int:
+        """Return what the mean over these pools divides by: the sum of their units."""
+        if self.known_units is not None:
+            return self.known_units
+        samples = self.samples
+        if samples.logs_do_not_count:
+            return samples.logs_per_set * samples.total(self.class_weight)
+        samples_of_pool = samples.spanned()
+        if self.class_weight is not None:
+            samples_of_pool = samples_of_pool * samples.class_weight(self.class_weight)
+        samples_of_pool = samples.logs_per_set * samples_of_pool
+        weight = self._weight_of_sums(self._unit_weight(self.sums.residual))
+        if weight is None and isinstance(samples_of_pool, int) and samples_of_pool >= self.sums.log_sums.shape[1]:
+            return samples.pools.count * samples_of_pool
+        logs = logs_held(self.sums.log_sums, weight)
+        if isinstance(samples_of_pool, int):
+            return logs.clamp(min=samples_of_pool).sum()
+        return torch.maximum(samples_of_pool, logs).sum()
+
+    def units_of(self, whole: ClassMass, streams: bool) -> Tensor:
+        """Return what the mean over the whole that these pools are a part of divides by."""
+        if not self.layout.spans:
+            return whole.units
+        samples, logs_per_set = whole.samples, self.samples.logs_per_set
+        if self.class_weight is not None:
+            count = whole.class_count
+            share = count / count.sum().clamp(min=torch.finfo(count.dtype).tiny)
+            samples = samples * (share * self.class_weight).sum()
+        if self.samples.logs_do_not_count and self.samples.gentle:
+            return samples
+        residual = whole.residual[None] if self.layout.compensated else None
+        logs = logs_held(whole.log_sums[None], self._unit_weight(residual)).sum()
+        if streams:  # which has seen more classes than it still holds sets of
+            logs = torch.minimum(logs, logs_per_set * whole.sets)
+        return torch.maximum(logs_per_set * samples, logs)
+
+    def _samples_in_all(self) -> Tensor | int:
+        """Return how many samples the one pool spans, each by its weight."""
+        spanned = self.samples.spanned()
+        return spanned if isinstance(spanned, int) else spanned.sum()
+
+    def kept_sets(self) -> Tensor | int:
+        """Return the number of sets that are not ignored, or of labels."""
+        kept = self.samples.kept
+        return self.samples.pools.sets * self.labels_per_set if kept is None else kept.sum()
+
+    def nonempty_pools(self) -> Tensor | int:
+        """Return the number of pools that hold a set not ignored."""
+        pools, kept = self.samples.pools, self.samples.kept
+        if kept is None and pools.consecutive:
+            return pools.count if pools.sets else 0
+        return (pools.sums(_kept_sets(self.samples)) > 0).sum()
+
+    def loss(
+        self,
+        options: Options,
+        *,
+        whole: ClassMass | None = None,
+        factor: Tensor | float = 1.0,
+        streams: bool = False,
+    ) -> Tensor:
+        """Return the loss of the whole this part belongs to (of this part alone where there is none).
+
+        Where one pool spans the parts, the value is the whole's and the gradient this part's share, times `factor`.
+        Where each part has pools of its own, value and gradient are this part's share of the mean, times `factor`.
+        """
+        values = self._values(whole, factor) if whole is not None or self.at_once is None else self.at_once()
+        total = values if options.reduction == "none" else values.sum()
+        if whole is not None and not self.layout.spans:
+            total = total * factor
+        if options.reduction == "none":
+            pools = self.samples.pools
+            return total.reshape(self.shape) if pools.apart else pools.named(total)
+        if options.reduction == "sum":
+            return total
+        return mean_of(total, self.mean_units() if whole is None else self.units_of(whole, streams))
+
+    def _values(self, whole: ClassMass | None, factor: Tensor | float) -> Tensor:
+        """Return the loss of each pool (P,), from the sums."""
+        log_sums, residual = self.sums.log_sums, self.sums.residual
+        if whole is not None and self.layout.spans:
+            log_mass = log_mass_of_share(log_sums, whole.log_sums, factor)
+            # A part with index targets has no R of its own, but shares that of the others.
+            residual = whole.residual.to(log_mass)[None] if self.layout.compensated else None
+        else:
+            log_mass = log_one_plus(log_sums)
+        if residual is not None and self.compensation == "offset":
+            log_mass = torch.logaddexp(log_mass, (residual.amax(1, keepdim=True) - residual).log())
+        weight = self._weight_of_sums(self._log_weight(residual))
+        return (log_mass if weight is None else log_mass * weight).sum(1)
+
+    def _unit_weight(self, residual: Tensor | None) -> Tensor | None:
+        """Return by what a log counts in the units: the factor on it, but for that on the positives of labels.
+
+        By that torch's mean does not divide either.
+        """
+        return None if self.layout.balance == "multilabel" else self._log_weight(residual)
+
+    def _log_weight(self, residual: Tensor | None) -> Tensor | None:
+        """Return the factor on the log of each group, (G,) or (P, G): of its class, and to compensate soft targets."""
+        if residual is None or self.compensation != "weight":
+            return self.group_weight
+        weight = (1 + residual) / (1 + residual).mean(1, keepdim=True)
+        return weight if self.group_weight is None else weight * self.group_weight
+
+    def _weight_of_sums(self, weight: Tensor | None) -> Tensor | None:
+        """Return the factor on each of the log sums, (G,), (P, G) or (P, K), from that on each group."""
+        groups = self.sums.groups
+        if weight is None or groups is None:
+            return weight
+        return weight[groups.ids] if weight.dim() == 1 else weight.gather(1, groups.ids)
+
+
+def mean_of(total: Tensor, units: Tensor | int) -> Tensor:
+    """Return the sum over the pools divided by that of their units."""
+    if isinstance(units, int):
+        return total / max(units, 1)
+    # Without gradient, since a part's units are: a weight moves the sum, and what that is divided by is held fixed.
+    units = units.detach().to(total)
+    return total / units.clamp(min=torch.finfo(units.dtype).tiny)  # the sum over no pools is 0
+
+
+def part_of(
+    options: Options, part: PoolSums, class_mass: ClassMass | None, process_group: ProcessGroup
+) -> tuple[ClassMass | None, float]:
+    """Return the whole that a part belongs to, and the factor on its gradient.
+
+    Data-parallel wrappers (DistributedDataParallel, fully sharded) average the gradients of the ranks where the
+    gradient of the whole is their sum. The factor, the number of ranks, makes up for it; this is the one place.
+    """
+    if class_mass is not None and class_mass.layout != part.layout:
+        raise ValueError(
+            f"{options.where}: class_mass must come from the same options as this call, {part.layout.described()}; "
+            f"got one of {class_mass.layout.described()}."
+        )
+    group = as_process_group(options.where, process_group)
+    if group is None:
+        return class_mass, 1.0
+    whole = part.mass().all_reduce(group, validate=options.validate) if class_mass is None else class_mass
+    return whole, float(dist.get_world_size(group))
+
+
+def pooled_loss(
+    options: Options,
+    part: PoolSums,
+    class_mass: ClassMass | None,
+    process_group: ProcessGroup,
+) -> Tensor:
+    """Return the loss of a call from its pools' sums, or its class mass where the options ask for that."""
+    if options.reduction == CLASS_MASS:
+        return part.mass()  # type: ignore[return-value]
+    whole, factor = part_of(options, part, class_mass, process_group)
+    return part.loss(options, whole=whole, factor=factor)
+
+
+def _kept_sets(samples: Samples) -> Tensor:
+    pools = samples.pools
+    if samples.kept is None:
+        return torch.ones(pools.sets, device=pools.device)
+    return (samples.kept != 0).to(torch.float32)
+
+
+def _as_number(count: Tensor | int, like: Tensor) -> Tensor:
+    """Return a count as a 0-d tensor; filled in, since a tensor made of it would compile anew for each."""
+    return count.to(like) if isinstance(count, Tensor) else like.new_full((), count)

@@ -1,0 +1,288 @@
+"""Multi-label logits, targets and weights of any accepted shape -> yes/no labels in one of two forms, checked once.
+
+A target is a value for each label, or the numbers of a sample's positives, for so many labels that a table of values is
+too much. Both are held as the caller gave them: at this size a copy costs as much as the loss.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equilog.inputs.options import LabelOptions
+from equilog.inputs.values import check_is_tensor, check_tensors, known, value_per_set
+from equilog.ops import PADDING, as_compute_dtype, compute_dtype, sorted_positives
+
+
+@dataclass(frozen=True)
+class Labels:
+    """n labels with a value each."""
+
+    logits: Tensor
+    """(n,) of any floating type; what a label left out holds may be anything."""
+    target: Tensor
+    """(n,) in [0, 1], of any type."""
+    weight: Tensor | None
+    """(n,) in the type to compute in, 0 where the label is left out; None where all weights are 1."""
+    sample_weight: Tensor | None
+    """(N,) the weight of each sample, or None where there is none or where the labels of a sample have their own."""
+    shape: torch.Size
+    """The shape of the caller's labels: (N, L) or longer, or (L,) for one sample."""
+
+    labels_per_set = 1
+    """How many labels one of the pools' sets is."""
+
+    @property
+    def kept(self) -> Tensor | None:
+        """(n,) bool: the label is not left out; None where none is."""
+        return None if self.weight is None else self.weight != 0
+
+    def visible(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, targets and weights (n,) in the type to compute in, 0 where a label is left out."""
+        x = as_compute_dtype(self.logits)
+        target = self.target.to(x.dtype)
+        if self.weight is None:
+            return x, target, torch.ones_like(x)
+        hidden = self.weight == 0
+        return torch.where(hidden, 0.0, x), torch.where(hidden, 0.0, target), self.weight
+
+    def by_value(self) -> "Labels":
+        """Return these labels: they have a value each."""
+        return self
+
+
+@dataclass(frozen=True)
+class IndexedLabels:
+    """N samples of L labels, of which the positives are named."""
+
+    logits: Tensor
+    """(N, L) of any floating type."""
+    index: Tensor
+    """(N, k) int64, each positive once and in order; L where there is none."""
+    weight: Tensor | None
+    """(N, L) in the type to compute in, 0 where a label is left out; None where all weights are 1."""
+    sample_weight: Tensor | None
+    """As of `Labels`."""
+    wrong: Tensor | None
+    """(N,) bool: the sample names a label twice, or one that is not there; None where that is known not to be."""
+    shape: torch.Size
+    """The shape of the caller's labels: (N, L), or (L,) for one sample."""
+
+    @property
+    def labels_per_set(self) -> int:
+        """How many labels one of the pools' sets is: the pools are of samples."""
+        return self.logits.shape[1]
+
+    @property
+    def kept(self) -> Tensor | None:
+        """(N,) how many labels of each sample are not left out; None where none is."""
+        if self.weight is not None:
+            return self.weight.count_nonzero(1)
+        return None if self.logits.shape[1] else torch.zeros_like(self.index[:, :1].sum(1))
+
+    def by_value(self) -> Labels:
+        """Return the same labels with a value each."""
+        table = torch.zeros(len(self.index), self.logits.shape[1] + 1, device=self.index.device)
+        target = table.scatter(1, self.index, 1.0)[:, :-1].reshape(-1)
+        weight = None if self.weight is None else self.weight.reshape(-1)
+        return Labels(self.logits.reshape(-1), target, weight, self.sample_weight, self.shape)
+
+
+def read_labels(
+    options: LabelOptions,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+) -> Labels | IndexedLabels:
+    """Return the labels of logits (N, L) and indices (N, k) of positives, or of logits and target of one shape.
+
+    Raises TypeError or ValueError.
+    """
+    where = options.where
+    check_tensors(where, logits, target)
+    _check_mask(where, mask)
+    by_index = looks_indexed(logits, target) if options.index_target is None else options.index_target
+    read = _indexed if by_index else _valued
+    return read(options, logits, target, weight, sample_weight, mask)
+
+
+def looks_indexed(logits: Tensor, target: Tensor) -> bool:
+    """Tell label indices from a value a label, by the shape; of one shape they are values."""
+    return (
+        not target.is_floating_point()
+        and target.dtype != torch.bool
+        and logits.dim() in (1, 2)
+        and logits.dim() == target.dim()
+        and logits.shape[:-1] == target.shape[:-1]
+        and logits.shape[-1] != target.shape[-1]
+    )
+
+
+def label_index(options: LabelOptions, target: Tensor, labels: int) -> tuple[Tensor, Tensor | None]:
+    """Return positives (N, k) in order, `labels` in place of the padding, and which samples (N,) are wrong.
+
+    None are known to be where that is None. Where nobody waits for the check, what is out of range is taken for
+    padding, and its sample is wrong.
+    """
+    where, target = options.where, target.long()
+    index, wrong = sorted_positives(target, labels)
+    any_wrong = known(wrong.any(), options.validate)
+    if not any_wrong:
+        return index, wrong if any_wrong is None else None
+    sample = int(wrong.nonzero()[0])
+    named = target[sample][target[sample] != PADDING]
+    outside = named[(named < 0) | (named >= labels)]
+    if len(outside):
+        raise ValueError(
+            f"{where}: target names label {int(outside[0])} in sample {sample}, but logits have {labels} labels, 0 to "
+            f"{labels - 1}. Fill rows up with {PADDING}."
+        )
+    label = next(label for label, times in Counter(named.tolist()).items() if times > 1)
+    raise ValueError(
+        f"{where}: target names label {label} twice in sample {sample}; name each positive once, and fill rows up "
+        f"with {PADDING}."
+    )
+
+
+def _valued(
+    options: LabelOptions,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+) -> Labels:
+    where, shape = options.where, logits.shape
+    if logits.dim() == 0 or target.shape != shape:
+        raise ValueError(
+            f"{where}: target must have the shape of logits, {tuple(shape)}, one value in [0, 1] a label; "
+            f"got {tuple(target.shape)}."
+        )
+    factors = [
+        _broadcast(where, name, values, shape)
+        for name, values in (("weight", weight), ("mask", mask))
+        if values is not None
+    ]
+    if sample_weight is not None:
+        factors.append(value_per_set(where, "sample_weight", sample_weight, shape))
+    product = _product(factors, compute_dtype(logits)) if factors else None
+    labels = Labels(logits.reshape(-1), target.reshape(-1), product, _per_sample(sample_weight, shape), shape)
+    if options.validate:
+        _check_values(where, labels)
+    elif not target.is_floating_point() and target.dtype != torch.bool and target.numel():
+        _check_integers(where, labels)
+    return labels
+
+
+def _indexed(
+    options: LabelOptions,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+) -> IndexedLabels:
+    where, shape = options.where, logits.shape
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise TypeError(
+            f"{where}: a target of label indices must hold integers, not {target.dtype}. Give a value a label with "
+            f"index_target=False."
+        )
+    if logits.dim() not in (1, 2) or target.dim() != logits.dim() or target.shape[:-1] != shape[:-1]:
+        raise ValueError(
+            f"{where}: a target of label indices must be (N, k) to match logits (N, L), or (k,) to match (L,); got "
+            f"{tuple(target.shape)} and {tuple(shape)}."
+        )
+    rows = logits if logits.dim() == 2 else logits[None]
+    index, wrong = label_index(options, target if target.dim() == 2 else target[None], rows.shape[1])
+    factors = [
+        _over_labels(where, name, values, shape)
+        for name, values in (("weight", weight), ("sample_weight", sample_weight), ("mask", mask))
+        if values is not None
+    ]
+    product = _product(factors, compute_dtype(logits)).expand(rows.shape) if factors else None
+    labels = IndexedLabels(rows, index, product, _per_sample(sample_weight, shape), wrong, shape)
+    if options.validate:
+        _check_indexed_values(where, labels)
+    return labels
+
+
+def _per_sample(sample_weight: Tensor | None, shape: torch.Size) -> Tensor | None:
+    return sample_weight if sample_weight is not None and len(shape) > 1 and sample_weight.dim() == 1 else None
+
+
+def _check_mask(where: str, mask: Tensor | None) -> None:
+    if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool):
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"{where}: mask must be a bool tensor, True for the labels that take part; got {kind}.")
+
+
+def _product(factors: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the product of factors: 0 wherever one is 0, with gradient 0, and NaN where one is negative."""
+    if len(factors) == 1 and factors[0].dtype == torch.bool:
+        return factors[0].to(dtype)
+    kept, product = factors[0] != 0, _not_negative(factors[0], dtype)
+    for factor in factors[1:]:
+        kept, product = kept & (factor != 0), product * _not_negative(factor, dtype)
+    return torch.where(kept, product, 0.0)
+
+
+def _not_negative(factor: Tensor, dtype: torch.dtype) -> Tensor:
+    return factor.to(dtype) if factor.dtype == torch.bool else torch.where(factor < 0, torch.nan, factor.to(dtype))
+
+
+def _broadcast(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
+    check_is_tensor(where, name, values)
+    try:
+        return values.expand(shape).reshape(-1)
+    except RuntimeError:
+        raise ValueError(
+            f"{where}: {name} must broadcast to the logits' shape {tuple(shape)}; got {tuple(values.shape)}."
+        ) from None
+
+
+def _over_labels(where: str, name: str, values: Tensor, shape: torch.Size) -> Tensor:
+    """Return values that broadcast to (N, L), not broadcast yet, so that nothing larger than they are is made."""
+    check_is_tensor(where, name, values)
+    per_sample = name == "sample_weight"
+    if per_sample and len(shape) == 2 and values.shape == shape[:1]:
+        return values[:, None]
+    try:
+        values.expand(shape)
+    except RuntimeError:
+        fits = False
+    else:
+        fits = not per_sample or values.shape == shape
+    if not fits:
+        expected = f"{tuple(shape[:1])} or {tuple(shape)}" if per_sample else f"broadcastable to {tuple(shape)}"
+        raise ValueError(f"{where}: {name} must be {expected}; got {tuple(values.shape)}.")
+    return values.reshape((1,) * (2 - values.dim()) + values.shape)
+
+
+def _check_integers(where: str, labels: Labels) -> None:
+    """Integer targets that are class indices by mistake would pass as impossible probabilities."""
+    least, most = torch.aminmax(labels.target if labels.weight is None else labels.visible()[1])
+    if known((least < 0) | (most > 1)):
+        raise ValueError(f"{where}: integer targets must be 0 or 1, one for each label; got other values.")
+
+
+def _check_values(where: str, labels: Labels) -> None:
+    x, target, weight = labels.visible()
+    if known(((target >= 0) & (target <= 1)).all(), True) is False:
+        raise ValueError(f"{where}: target must lie in [0, 1] and not be NaN.")
+    if known(weight.isnan().any(), True):
+        raise ValueError(f"{where}: weight and sample_weight must not be negative or NaN.")
+    if known(x.isnan().any(), True):
+        raise ValueError(f"{where}: logits hold NaN.")
+
+
+def _check_indexed_values(where: str, labels: IndexedLabels) -> None:
+    if labels.weight is not None and known(labels.weight.isnan().any(), True):
+        raise ValueError(f"{where}: weight and sample_weight must not be negative or NaN.")
+    nan = labels.logits.isnan()
+    if known((nan if labels.weight is None else nan & (labels.weight != 0)).any(), True):
+        raise ValueError(f"{where}: logits hold NaN.")

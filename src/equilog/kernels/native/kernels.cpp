@@ -1,6 +1,0 @@
-#include "each.h"
-#include "label.h"
-#include "pairs.h"
-#include "positives.h"
-#include "sides.h"
-#include "sums.h"

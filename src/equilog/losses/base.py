@@ -1,0 +1,315 @@
+"""What the loss modules share: the step that a call is part of, and the state that remembers earlier steps."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from numbers import Integral
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import Variable
+
+from equilog.calibration import Calibration, Kind, PooledCalibration
+from equilog.core.pool_state import SETS, ClassMass, ProcessGroup, as_process_group
+from equilog.core.pool_sums import PoolSums, part_of
+from equilog.core.pools import Pools
+from equilog.error_text import did_you_mean
+from equilog.inputs.classes import Sets
+from equilog.inputs.labels import IndexedLabels, Labels
+from equilog.inputs.options import Options
+from equilog.inputs.values import as_vector, class_vector
+from equilog.losses.criterion import Criterion
+from equilog.losses.recomputation import Computation, Remembered, first_computation, keep, within_backward
+from equilog.ops import is_transformed, log_expm1, log_one_plus, precise
+
+
+class PooledCriterion(Criterion):
+    """A loss whose sets share logs.
+
+    A running prior and a stream are state: buffers that have their full shape from construction and never change shape
+    or precision, so that averaging, checkpoints and sharding treat them as any other. Without them there is none.
+
+    A training step is a call in training mode whose logits require a gradient: only that is remembered. Calls under
+    torch.func transformations are not. Where the call is computed once more within a backward pass (activation
+    checkpointing), it is computed with what was remembered before the first time, and not remembered again. A reentrant
+    checkpoint computes first without gradient, so its calls are remembered at the end of the backward pass.
+    """
+
+    options: Options
+    stream: Tensor | None
+    """The moving class mass of pool "stream": log(1 + sum) of each group, and the other numbers of a `ClassMass`."""
+
+    def __init__(
+        self, options: Options, *, num_classes: int | None, momentum: float, process_group: ProcessGroup
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"{name}: momentum must lie in [0, 1); got {momentum}.")
+        if num_classes is not None and (not isinstance(num_classes, Integral) or not num_classes >= 1):
+            raise ValueError(f"{name}: num_classes must be an integer, at least 1; got {num_classes!r}.")
+        self.options = options
+        self.num_classes = num_classes
+        self.momentum = momentum
+        self.process_group = process_group
+        self._last_step: tuple[Tensor | int, Tensor | int] | None = None
+
+    def extra_repr(self) -> str:
+        """Show the pool."""
+        return f"pool={self.options.pool!r}, scale={self.options.scale!r}, reduction={self.options.reduction!r}"
+
+    @property
+    def streams(self) -> bool:
+        """Whether the sets of earlier steps stand in the pool."""
+        return isinstance(self.options.pool, str) and self.options.pool == "stream"
+
+    @property
+    def effective_sets(self) -> float:
+        """Number of sets that share a log: the stream's, n / (1 - momentum) in the long run, or a pool's; 0 before."""
+        return float(self.stream[SETS]) if self.stream is not None else self.trained_pool_size or 0.0
+
+    @property
+    def trained_pool_size(self) -> float | None:
+        """Mean number of kept sets in a pool, in the last training step of this process; None before the first."""
+        if self._last_step is None:
+            return None
+        sets, pools = self._last_step
+        return float(sets) / max(float(pools), 1.0)
+
+    def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
+        """Return scores of the logits' shape, without a calibration; RuntimeError where only one knows them."""
+        return self.uncalibrated().scores(logits, kind)
+
+    def calibration_from(self, state: dict[str, Tensor]) -> Calibration:
+        """Return the calibration that has this state, its `state_dict`."""
+        return PooledCalibration.from_state_dict(state)
+
+    def class_mass(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> ClassMass:
+        """Return what these sets add to a step of several parts; nothing is remembered."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def note(self, step: ClassMass) -> None:
+        """Take the class mass of a whole step into what is remembered: running prior and stream.
+
+        A training step does so by itself, unless it was told by `class_mass` that it is one part of a step. Then this
+        is to be called once, when the step is done.
+        """
+        self._see_pools(step.sets, step.pools)
+        self._count(lambda: step.class_count)
+        if self.stream is not None:
+            self.stream.copy_(_as_state(self._within_stream(step, self.stream)))
+
+    def whole(self, part: ClassMass) -> ClassMass:
+        """Return the mass of the whole step from that of all this process's sets: merged over `process_group`."""
+        group = as_process_group(type(self).__name__, self._step_group)
+        return part if group is None else part.all_reduce(group, validate=self.options.validate)
+
+    @property
+    def _step_group(self) -> ProcessGroup:
+        return self.process_group if self.training else None
+
+    def _loss_of_call(
+        self,
+        options: Options,
+        data: Sets | Labels | IndexedLabels,
+        target: Tensor,
+        class_mass: ClassMass | None,
+        sums: Callable[[Remembered], PoolSums],
+    ) -> Tensor:
+        """Return the loss of a call from its pools' sums under what is remembered, and remember a training step."""
+        logits, remembered = data.logits, self._remembered(data)
+        is_step = self.training and logits.requires_grad and torch.is_grad_enabled() and not is_transformed(logits)
+        moves = is_step and self._has_state and not torch.compiler.is_compiling()
+        group = as_process_group(options.where, self._step_group)
+        by_itself = remembered.stream is None and class_mass is None and group is None
+        again = moves and within_backward()
+        if again:
+
+            def outcome_of(one: Remembered) -> Tensor:
+                part = sums(one)
+                return part.loss(options) if by_itself else part.sums.log_sums
+
+            first = first_computation(self, logits, target, outcome_of)
+            is_step = first is None
+            remembered = remembered if first is None else first.remembered
+        part = sums(remembered)
+        whole, factor = part_of(options, part, class_mass, group)
+        step = whole
+        weighted: Tensor | float = factor
+        if remembered.stream is not None:
+            step = part.mass() if step is None else step
+            # The stream stands for a batch of all its sets, of which this step is a sample: its gradient is scaled up.
+            whole = self._within_stream(step, remembered.stream)
+            weighted = factor * (whole.sets / step.sets.clamp(min=1))
+        loss = part.loss(options, whole=whole, factor=weighted, streams=remembered.stream is not None)
+        if moves and not again:
+            outcome = loss if by_itself else part.sums.log_sums
+            keep(self, loss, Computation(remembered, outcome.detach(), logits.shape, target.data_ptr()))
+        if not is_step or class_mass is not None:
+            return loss
+        if again:  # other calls of the pass are yet to be computed, with what is remembered now
+            Variable._execution_engine.queue_callback(partial(self.note, part.mass() if step is None else step))
+        elif step is not None:
+            self.note(step)
+        else:  # with nothing to share, the sums of the pools need not be known apart from the loss
+            self._count(part.class_count)
+            if not isinstance(self.options.pool, int):
+                self._see_pools(part.kept_sets(), part.nonempty_pools())
+        return loss
+
+    def _remembered(self, data: Sets | Labels | IndexedLabels) -> Remembered:  # noqa: ARG002 - a prior depends on it
+        """Return a copy of the state that the loss depends on."""
+        return Remembered(shift=None, stream=None if self.stream is None else self.stream.clone())
+
+    def _count(self, class_count: Callable[[], Tensor]) -> None:
+        """Take the number of sets of each class into what is remembered, where there is a running prior."""
+
+    def _calibrated_pool_size(self, pool_size: float | None, kept: int, sets: int, pools: Pools) -> int:
+        """Return how many sets a pool had in training, with as many ignored as among these to draw from."""
+        pool = self.options.pool
+        if isinstance(pool, int):
+            return pool
+        size = pool_size or self.effective_sets
+        if not size:
+            if pool == "batch" or (pool is None and pools.positions == 1):
+                raise ValueError(
+                    f"{type(self).__name__}.calibrate: how many sets shared a log in training is not known here; say "
+                    f"pool_size=, the number of rows of a training batch."
+                )
+            size = kept / max(pools.count, 1)
+        return max(1, round(size * sets / max(kept, 1)))
+
+    def _see_pools(self, sets: Tensor | int, pools: Tensor | int) -> None:
+        """Keep in mind how large pools are, which calibration asks for; as tensors, so that no GPU is waited for."""
+        if not torch.compiler.is_compiling():
+            self._last_step = sets, pools
+
+    @property
+    def _has_state(self) -> bool:
+        """Whether a step leaves anything in the state."""
+        return self.stream is not None
+
+    def _within_stream(self, step: ClassMass, stream: Tensor) -> ClassMass:
+        if len(stream) != len(step.packed()):
+            raise ValueError(
+                f"{type(self).__name__}: the stream is one of {self.num_classes} classes, but logits have "
+                f"{step.layout.classes}. Say num_classes={step.layout.classes}."
+            )
+        return _from_state(step, stream).decayed(self.momentum).merge(step)
+
+    def _register_stream(self, groups: int, classes: int) -> None:
+        """Make the buffer of the stream, where the pool is one."""
+        numbers = groups + 2 * classes + 4
+        self.register_buffer("stream", torch.zeros(numbers, dtype=torch.float64) if self.streams else None)
+
+    def reset_parameters(self) -> None:
+        """Forget all earlier steps. torch calls it by this name, of modules that were made on the meta device."""
+        for name in _STATE:
+            if (buffer := self._buffers.get(name)) is not None:
+                buffer.zero_()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Move the buffers, but keep their precision: counts, sums and frequencies are no activations."""
+        buffers = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        moved = {name: _moved(buffer, fn, name in _STATE) for name, buffer in buffers.items()}
+        self._buffers.update(dict.fromkeys(buffers))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update(moved)
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a buffer that comes from nowhere is state of no steps.
+
+        transformers makes a model on the meta device and then sets its buffers: to those of the checkpoint, which it
+        marks, and where the checkpoint has none to memory as it happens to be.
+        """
+        buffer = self.__dict__.get("_buffers", {}).get(name)
+        super().__setattr__(name, value)
+        if buffer is not None and buffer.is_meta and not getattr(value, "_is_hf_initialized", False):
+            _fill(value, name in _STATE)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load as any module does; what a checkpoint from before the swap has not is left as it is."""
+        if local_metadata.get("assign_to_params_buffers"):
+            for name, buffer in self._buffers.items():
+                loaded = state_dict.get(prefix + name)
+                if buffer is not None and buffer.is_meta and loaded is not None:
+                    self._buffers[name] = torch.empty_like(buffer, device=loaded.device)  # to be set to what is loaded
+        missing: list[str] = []
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected_keys, error_msgs)
+        missing_keys += [name for name in missing if name.removeprefix(prefix) not in self._buffers]
+
+
+_STATE = ("class_count", "stream")
+
+
+def _moved(buffer: Tensor, fn: Callable[..., Any], is_state: bool) -> Tensor:
+    """Return a buffer where `fn` moves it, in its own precision or the best that the device has."""
+    try:
+        moved: Tensor = fn(buffer)
+    except TypeError:  # a device without float64
+        moved = fn(buffer.float())
+    except NotImplementedError:  # torch has nothing to move from the meta device
+        if not buffer.is_meta:
+            raise
+        moved = torch.empty_like(buffer, device=fn(torch.empty(0)).device)
+    if moved.device == buffer.device:
+        return moved if moved.dtype == buffer.dtype else buffer
+    if buffer.is_meta:
+        return _fill(moved, is_state)
+    if moved.dtype == buffer.dtype:
+        return moved
+    return buffer.to(moved.device, precise(moved.device) if buffer.dtype == torch.float64 else buffer.dtype)
+
+
+def _fill(buffer: Tensor, is_state: bool) -> Tensor:
+    """Fill a buffer whose values are lost: state of no steps, or NaN, which no loss takes for a prior or a weight."""
+    with torch.no_grad():
+        return buffer.zero_() if is_state or not buffer.is_floating_point() else buffer.fill_(torch.nan)
+
+
+_Options = TypeVar("_Options", bound=Options)
+
+
+def options_of_module(kind: type[_Options], name: str, options: dict[str, Any]) -> _Options:
+    """Return the checked options of the module of this name; TypeError for one that there is not."""
+    known = [field.name for field in fields(kind) if field.name != "where"]
+    for option in options:
+        if option not in known:
+            raise TypeError(f'{name}: there is no option "{option}". {did_you_mean(option, known)}')
+    return kind(where=name, **options)
+
+
+def own_buffer(name: str, what: str, values: Any) -> Tensor | None:
+    """Return a copy of numbers that a module is given, to be a buffer of its own; None stays None."""
+    return None if values is None else as_vector(name, what, values).detach().clone()
+
+
+def own_class_buffer(name: str, what: str, values: Any, num_classes: int | None, *, positive: bool) -> Tensor | None:
+    """Return a copy of one number a class, checked, to be a buffer of its own; None stays None."""
+    buffer = own_buffer(name, what, values)
+    if buffer is not None:
+        like = torch.empty(0, buffer.numel() if num_classes is None else num_classes, device=buffer.device)
+        class_vector(name, what, buffer, like, positive=positive, validate=True)
+    return buffer
+
+
+def _as_state(mass: ClassMass) -> Tensor:
+    packed, groups = mass.packed(), len(mass.log_sums)
+    return torch.cat((log_one_plus(packed[:groups]), packed[groups:]))
+
+
+def _from_state(like: ClassMass, state: Tensor) -> ClassMass:
+    groups = len(like.log_sums)
+    return like.unpacked(torch.cat((log_expm1(state[:groups]), state[groups:])))

@@ -1,0 +1,58 @@
+"""Operations on plain tensors: the leaves that every loss is made of. Nothing here knows what lies above.
+
+Each operation is a folder with a file for each way of computing it; its `__init__` says what it means and which call
+goes which way (`equilog.ops.dispatch`).
+"""
+
+from equilog.ops.dispatch import is_transformed
+from equilog.ops.dtypes import as_compute_dtype, compute_dtype, precise
+from equilog.ops.index_logs import pooled_index_logs, takes_index_logs
+from equilog.ops.index_odds import index_log_odds
+from equilog.ops.label_sums import (
+    PADDING,
+    indexed_label_log_sums,
+    label_log_terms,
+    pooled_label_log_sums,
+    sorted_positives,
+)
+from equilog.ops.logspace import least_with_log, log_expm1, log_of_sum, log_one_plus, log_sum_exp, usable_peak
+from equilog.ops.pair_sums import pair_log_terms, pooled_pair_log_sums
+from equilog.ops.scores import scores_of
+from equilog.ops.sharded import beside, gather_shards, is_sharded
+from equilog.ops.soft_odds import class_log_odds, log_weighted, odds_residual, pooled_class_log_odds, pooled_sums
+from equilog.ops.sum_by_id import finds_first, log_sum_exp_at_first, log_sum_exp_by
+
+__all__ = [
+    "PADDING",
+    "as_compute_dtype",
+    "beside",
+    "class_log_odds",
+    "compute_dtype",
+    "finds_first",
+    "gather_shards",
+    "index_log_odds",
+    "indexed_label_log_sums",
+    "is_sharded",
+    "is_transformed",
+    "label_log_terms",
+    "least_with_log",
+    "log_expm1",
+    "log_of_sum",
+    "log_one_plus",
+    "log_sum_exp",
+    "log_sum_exp_at_first",
+    "log_sum_exp_by",
+    "log_weighted",
+    "odds_residual",
+    "pair_log_terms",
+    "pooled_class_log_odds",
+    "pooled_index_logs",
+    "pooled_label_log_sums",
+    "pooled_pair_log_sums",
+    "pooled_sums",
+    "precise",
+    "scores_of",
+    "sorted_positives",
+    "takes_index_logs",
+    "usable_peak",
+]

@@ -1,0 +1,106 @@
+"""A call of a C++ kernel from tensors, the same way in eager and in compiled calls."""
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equilog.ops.native.build import library
+
+WIDTH = 16
+"""Floats in a vector of the kernels."""
+_OUT_OF_MEMORY = -2
+"""What a kernel returns where there was no memory; another exception is -1."""
+
+_LIBRARY = torch.library.Library("equilog", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def has_kernels() -> bool:
+    """Tell whether there are kernels to call."""
+    return library() is not None
+
+
+# torch.compiler.assume_constant_result does just this, but loads the compiler with the package.
+has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def run(kernel: str, *arguments: Tensor | float | None) -> int:
+    """Call a kernel with the addresses of tensors, with numbers, and last with how many threads it may use.
+
+    Raises:
+        MemoryError, RuntimeError: what the kernel threw.
+    """
+    numbers = [_as_c(argument) for argument in arguments]
+    code = cast(int, _function(kernel, tuple(map(type, numbers)))(*numbers, torch.get_num_threads()))
+    if code < 0:
+        raise _error(kernel, code)
+    return code
+
+
+def _error(kernel: str, code: int) -> Exception:
+    if code == _OUT_OF_MEMORY:
+        return MemoryError(f"equilog: the C++ kernel {kernel} found no memory for its sums. Make the batch smaller.")
+    return RuntimeError(
+        f"equilog: the C++ kernel {kernel} failed with an exception. EQUILOG_NATIVE=0 in the environment does without."
+    )
+
+
+@functools.cache
+def _function(kernel: str, types: tuple[type, ...]) -> "ctypes._NamedFuncPointer":
+    kernels = library()
+    assert kernels is not None
+    function = kernels[f"equilog_{kernel}"]  # an object of its own
+    function.argtypes = [*(ctypes.c_double if kind is float else ctypes.c_int64 for kind in types), ctypes.c_int64]
+    function.restype = ctypes.c_int64
+    return function
+
+
+def _as_c(value: Tensor | float | None) -> float:
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    return 0 if value is None else value
+
+
+def table_of_scores(z: Tensor, shift: Tensor | None, scale: float) -> tuple[Tensor | float | None, ...]:
+    """Return what stands for a table of scores scale * (z + shift) in the arguments of a kernel."""
+    z = with_rows(z)
+    # A kernel reads whole vectors of it.
+    shift = None if shift is None else F.pad(shift, (0, -len(shift) % WIDTH))
+    return z, z.stride(0), *z.shape, shift, float(scale)
+
+
+def with_rows(table: Tensor) -> Tensor:
+    """Return the table (n, C) with its columns side by side, as it is where they are."""
+    return table if table.stride(1) == 1 or table.shape[1] == 1 else table.contiguous()
+
+
+def as_scores(z: Tensor, *_: Any) -> Tensor:
+    """Return a tensor of the shape of the scores, for an operator that gives their gradient."""
+    return z.new_empty(z.shape)
+
+
+def operator(fake: Callable[..., Result]) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Have the compiler call a function as one operator, of whose result `fake` gives shapes and types."""
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        name = function.__name__
+        # Not by torch.library.custom_op, whose checks of a call take longer than a kernel does with a few hundred sets.
+        _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))  # type: ignore[no-untyped-call]
+        _LIBRARY.impl(name, function, "CPU")  # type: ignore[no-untyped-call]
+        torch.library.register_fake(f"equilog::{name}", fake, lib=_LIBRARY)
+        opaque = getattr(torch.ops.equilog, name).default
+
+        def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+            # An operator takes longer than the function.
+            return (opaque if torch.compiler.is_compiling() else function)(*args, **keywords)
+
+        return call
+
+    return decorate

@@ -1,0 +1,7 @@
+#include "index_logs.h"
+#include "index_odds.h"
+#include "label_sums.h"
+#include "pair_sums.h"
+#include "soft_odds.h"
+#include "sorted_positives.h"
+#include "sum_by_id.h"

@@ -1,0 +1,59 @@
+"""The pairwise terms exp(z_k - z_j) of index targets j, summed over pools for each ordered pair of classes (j, k)."""
+
+import torch
+from torch import Tensor
+
+from equilog.ops import dispatch
+from equilog.ops.dtypes import compute_dtype
+from equilog.ops.pair_sums import native, reference
+from equilog.ops.pair_sums.reference import pair_log_terms
+
+__all__ = ["pair_log_terms", "pooled_pair_log_sums"]
+
+
+def pooled_pair_log_sums(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    pool_size: int,
+    shift: Tensor | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """Return the log of the summed pairwise terms, log sum_{i: j_i = j} w_i exp(z_ik - z_ij), per pool.
+
+    Args:
+        logits: (n, C) of any floating type; the scores are scale * (logits + shift).
+        index: (n,) int64, 0..C-1.
+        log_weight: (n,); minus infinity for a set that is left out, which may hold anything.
+        pool_size: consecutive sets a pool; the last may be short.
+        shift: (C,) in the type to compute in, or None for 0.
+        scale: factor > 0.
+
+    Returns:
+        (P, C * C), the pair (j, k) at j * C + k; minus infinity where there is no term, as on the diagonal.
+    """
+    return _pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale)
+
+
+def _is_for_native(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    pool_size: int,  # noqa: ARG001
+    shift: Tensor | None,
+    scale: float,  # noqa: ARG001
+) -> bool:
+    return (
+        compute_dtype(logits) == torch.float32
+        and len(logits) > 0
+        and not dispatch.learns(log_weight, shift)
+        and dispatch.native(logits, index, log_weight, shift)
+        and not dispatch.is_few(logits)
+    )
+
+
+_pooled_pair_log_sums = dispatch.Operation(
+    "pooled_pair_log_sums",
+    ("native", _is_for_native, native.pooled_pair_log_sums),
+    reference=reference.pooled_pair_log_sums,
+)

@@ -1,0 +1,30 @@
+"""The pairwise terms of index targets and their sums, by torch's operations."""
+
+import torch
+from torch import Tensor
+
+from equilog.ops.consecutive import pool_count, slot_ids
+from equilog.ops.scores import scores_of
+from equilog.ops.sum_by_id import log_sum_exp_by
+
+
+def pair_log_terms(scores: Tensor, index: Tensor) -> Tensor:
+    """Return the log pairwise terms (n, C) of every class to each set's, minus infinity of its own, from scores."""
+    index = index[:, None]
+    score = scores.gather(1, index)
+    return torch.where(score == -torch.inf, torch.inf, (scores - score).scatter(1, index, -torch.inf))
+
+
+def log_terms(scores: Tensor, index: Tensor, log_weight: Tensor) -> Tensor:
+    """Return the logs of what every set adds to the sums (n, C); a set that is left out may hold anything."""
+    scores = torch.where((log_weight == -torch.inf)[:, None], 0.0, scores)
+    return pair_log_terms(scores, index) + log_weight[:, None]
+
+
+def pooled_pair_log_sums(
+    logits: Tensor, index: Tensor, log_weight: Tensor, pool_size: int, shift: Tensor | None, scale: float
+) -> Tensor:
+    """Return the log sums (P, C * C)."""
+    terms, classes = log_terms(scores_of(logits, shift, scale), index, log_weight), logits.shape[1]
+    pools = pool_count(len(logits), pool_size)
+    return log_sum_exp_by(terms, slot_ids(index, pool_size, classes), pools * classes).view(pools, classes * classes)

@@ -1,0 +1,116 @@
+"""The Triton kernels where there is no GPU: run by the interpreter, compiled for GPUs that are not there."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+TESTS = [str(HERE / name) for name in ("index_odds/test_triton.py", "sum_by_id/test_triton.py", "test_triton_loss.py")]
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed; it comes with equilog[dev] on Linux"
+)
+
+
+@needs_triton
+@pytest.mark.slow
+def test_interpreted_on_the_cpu() -> None:
+    """In a process of its own: triton decides at import whether it compiles or interprets."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *TESTS],
+        cwd=HERE.parents[1],
+        env={**inherited, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(r"^[5-9]\d passed|^\d{3,} passed", run.stdout, re.MULTILINE), run.stdout
+
+
+def test_the_package_is_imported_without_triton() -> None:
+    subprocess.run([sys.executable, "-c", "import equilog, sys; assert 'triton' not in sys.modules"], check=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
+def test_the_benchmark_says_that_there_is_no_gpu() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu"], cwd=HERE.parents[1], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith("no GPU")
+
+
+def compiled(kernel: Any, types: dict[str, str], fixed: dict[str, Any], capability: int, **options: int) -> str:
+    """Return a GPU's assembly of a kernel, as a launch would ask for it; what has no type is a 32-bit integer."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    names = kernel.arg_names
+    return compile(
+        ASTSource(
+            kernel,
+            {name: "constexpr" if name in fixed else types.get(name, "i32") for name in names},
+            {(names.index(name),): value for name, value in fixed.items() if name in names},
+            {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if name in types},
+        ),
+        target=GPUTarget("cuda", capability, 32),
+        options=options,
+    ).asm["ptx"]
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+not_interpreted = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing"
+)
+
+
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(
+    ("classes", "score", "capability"),
+    [(1, "fp16", 80), (21, "fp64", 80), (21, "fp32", 90), (1000, "bf16", 90), (128256, "bf16", 90), (1000, "fp32", 80)],
+)
+def test_log_odds_compile_for_gpus(classes: int, score: str, capability: int) -> None:
+    """Rows that begin at 16 bytes are read and written 16 bytes at a time."""
+    from equilog.ops.index_odds import triton
+
+    wide = "*fp64" if score == "fp64" else "*fp32"
+    types = dict.fromkeys(("log_odds", "peaks", "totals", "upstream"), wide)
+    types |= {"z": f"*{score}", "gradient": f"*{score}", "index": "*i64"}
+    fixed = triton._layout(torch.empty(0, classes))
+    warps = fixed.pop("num_warps")
+    fixed |= {"column_stride": 1, "index_stride": 1, "upstream_stride": 1}
+    fixed |= {"classes": 1, "row_stride": 1} if classes == 1 else {}
+    odds, gradient = (
+        compiled(kernel, types, fixed, capability, num_warps=warps)
+        for kernel in (triton._log_odds_kernel, triton._gradient_kernel)
+    )
+    assert "ld.global" in odds
+    assert "st.global" in gradient
+    if classes >= 1000:
+        assert "ld.global.v4.b32" in odds
+        assert "ld.global.v4.b32" in gradient
+        assert "st.global.v4.b32" in gradient
+
+
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(("slots", "value", "capability"), [(16, "fp32", 80), (32, "fp32", 90), (64, "fp64", 90)])
+def test_log_sums_compile_for_gpus(slots: int, value: str, capability: int) -> None:
+    from equilog.ops.sum_by_id import triton
+
+    types = dict.fromkeys(("values", "peaks", "totals"), f"*{value}") | {"ids": "*i64"}
+    fixed = {"ROWS": triton._TILE // slots, "SLOTS": slots, "value_stride": 1, "id_stride": 1}
+    assert "atom" not in compiled(triton._sums_kernel, types, fixed, capability)
