@@ -41,10 +41,10 @@ def measure(
     baseline = forward_and_backward(F.cross_entropy, logits, target)
     steps = {"log-balanced, batch": forward_and_backward(log_balanced_cross_entropy, logits, target)}
     if importlib.util.find_spec("triton"):
-        from equilog.kernels.triton_odds import log_odds_against_label
+        from equilog.ops.index_odds.triton import index_log_odds
 
         # What of it is the kernels'; the rest is a few numbers a row and a class.
-        steps["its two kernels"] = forward_and_backward(lambda z, t: log_odds_against_label(z, t).sum(), logits, target)
+        steps["its two kernels"] = forward_and_backward(lambda z, t: index_log_odds(z, t).sum(), logits, target)
     if device == "cuda" and importlib.util.find_spec("liger_kernel"):
         from liger_kernel.transformers import LigerCrossEntropyLoss
 

@@ -62,7 +62,7 @@ def ways() -> dict[str, tuple[LogBalancedCrossEntropyLoss, int]]:
     """Return each way to train, with the size of its batches."""
     small = {f"batches of {SMALL} alone": (LogBalancedCrossEntropyLoss(pool="batch"), SMALL)}
     for name, momentum in MOMENTA.items():
-        small[name] = (LogBalancedCrossEntropyLoss(pool="stream", momentum=momentum), SMALL)
+        small[name] = (LogBalancedCrossEntropyLoss(10, pool="stream", momentum=momentum), SMALL)
     return small | {f"batches of {LARGE}": (LogBalancedCrossEntropyLoss(pool="batch"), LARGE)}
 
 

@@ -13,9 +13,9 @@ from benchmarks.quality.settings import SETTINGS
 from benchmarks.quality.store import Record
 from benchmarks.quality.task import Task
 
-from equilog.compare.intervals import LEVEL, estimate, holm, p_value
-from equilog.compare.metrics import METRICS
-from equilog.compare.records import Difference, Interval
+from equilog.compare.judge.intervals import LEVEL, estimate, holm, p_value
+from equilog.compare.judge.metrics import METRICS
+from equilog.compare.judge.records import Difference, Interval
 
 Reading = Callable[[Record], float]
 

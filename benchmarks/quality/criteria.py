@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from equilog.article import truncated
-from equilog.criterion import Criterion, Kind
-from equilog.peers import LDAM, ClassBalanced
-from equilog.peers.class_counts import along_classes, log_prior
-from equilog.targets import as_compute_dtype
+from equilog.baselines import LDAM, ClassBalanced
+from equilog.baselines.class_counts import along_classes, log_prior
+from equilog.calibration import Kind
+from equilog.losses.criterion import Criterion
+from equilog.ops import as_compute_dtype
 
 
 class Scheduled(Criterion):

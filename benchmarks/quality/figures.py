@@ -13,8 +13,8 @@ from benchmarks.quality.store import Record
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from equilog.compare.metrics import METRICS
-from equilog.compare.records import Interval
+from equilog.compare.judge.metrics import METRICS
+from equilog.compare.judge.records import Interval
 
 STYLE = {
     "svg.hashsalt": "equilog",

@@ -21,9 +21,9 @@ from benchmarks.quality.store import Store
 from benchmarks.quality.tasks import all_tasks
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from equilog.compare.intervals import estimate
-from equilog.compare.metrics import METRICS
-from equilog.compare.records import Interval
+from equilog.compare.judge.intervals import estimate
+from equilog.compare.judge.metrics import METRICS
+from equilog.compare.judge.records import Interval
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"

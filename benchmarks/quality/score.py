@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from benchmarks.quality.task import IGNORED, Rows, Split, Task
 from benchmarks.quality.train import answers, fit
 from benchmarks.quality.tuned import tuned
 from sklearn.metrics import recall_score
 from torch import Tensor
 
-from equilog.compare.metrics import evaluate
-from equilog.criterion import Criterion
-from equilog.registry import Task as Kind
-from equilog.sklearn.calibration import fit_temperature
+from equilog.baselines import TunedThreshold
+from equilog.baselines.registry import Task as Kind
+from equilog.calibration import Calibration, likeliest_temperature
+from equilog.calibration import Kind as Kinds
+from equilog.compare.judge.metrics import evaluate
 
 CALIBRATION = ("accuracy", "nll", "brier", "calibration_error")
 """What is asked of the posterior."""
@@ -27,11 +27,11 @@ Record = dict[str, Any]
 
 
 class Head:
-    """One head's loss beside what the model answered and what is true, a set a row, what is to be left out left out."""
+    """What one head's logits say, beside what is true, a set a row; what is to be left out is left out."""
 
-    def __init__(self, kind: Kind, criterion: Criterion, logits: Tensor, target: Tensor) -> None:
+    def __init__(self, kind: Kind, calibration: Calibration, logits: Tensor, target: Tensor) -> None:
         self.kind = kind
-        self.criterion = criterion
+        self.calibration = calibration
         if kind == "multiclass":
             kept = target != IGNORED
             logits, target = logits.movedim(1, -1)[kept], target[kept]
@@ -42,40 +42,46 @@ class Head:
         """The logits and the target."""
         return self.logits, self.target
 
-    def metrics(self, *, temperature: float = 1.0, decide: str = "loss") -> dict[str, float]:
+    def metrics(self, *, temperature: float = 1.0, decide: str = "loss", kind: Kinds = "posterior") -> dict[str, float]:
         """Return every metric, decisions being those of the loss or those of the posterior."""
-        posterior = self.criterion.probabilities(self.logits, "posterior", temperature).double()
+        posterior = self.calibration.probabilities(self.logits, kind, temperature).double()
         if decide == "loss":
-            predicted = self.criterion.predict(self.logits)
+            predicted = self.calibration.predict(self.logits)
         else:
             predicted = (posterior > 0.5).long() if self.kind == "multilabel" else posterior.argmax(1)
         if self.kind == "multiclass":
-            given: Any = [posterior.numpy()]
-            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), given)
+            columns: Any = [posterior.numpy()]
+            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), columns)
         return evaluate(self.kind, self.target.double().numpy(), predicted.numpy(), posterior.numpy())
 
 
 def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float, weight_decay: float) -> Record:
     """Train once and return what is to be kept of it, ready for JSON.
 
-    "valid": the main metric on the validation rows. "test": all metrics on the test rows; "bare", the main one before
-    the loss has observed its training rows, so by the bare logits. "drawn": accuracy and calibration of the posterior
-    on rows whose classes are as frequent as in training; "tempered", with a temperature fitted on such validation rows.
-    "tuned", the main one with one number chosen on the validation rows, None for soft targets.
-    "recall": of each class on the test rows, None where there are many; "seconds": of the training.
+    "valid": the main metric on the validation rows. "test": all metrics on the test rows; "bare", the main one by the
+    bare logits, before any calibration. "drawn": accuracy and calibration of the posterior on rows whose classes are
+    as frequent as in training; "tempered", with a temperature fitted on such validation rows. "tuned", the main one
+    with one number chosen on the validation rows, None for soft targets. "recall": of each class on the test rows,
+    None where there are many; "seconds": of the training.
     """
     start = time.perf_counter()
     model, criteria = fit(task, split, setting, seed, learning_rate, weight_decay)
     seconds = time.perf_counter() - start
 
+    calibrations = [criterion.uncalibrated() for criterion in criteria]
+
     def heads(rows: Rows, index: Tensor | None = None) -> list[Head]:
         part = rows if index is None else rows.take(index)
-        return [Head(task.kind, *head) for head in zip(criteria, answers(model, part), part.targets, strict=True)]
+        return [Head(task.kind, *head) for head in zip(calibrations, answers(model, part), part.targets, strict=True)]
 
+    bare = _mean([head.metrics(kind="balanced") for head in heads(split.test)])[task.metric]
+    # One threshold for all labels is chosen on rows held out of training; what pools hold is told by those trained on.
+    rows = split.valid if isinstance(criteria[0], TunedThreshold) else split.train
+    calibrations = [
+        criterion.calibrate(logits, target)
+        for criterion, logits, target in zip(criteria, answers(model, rows), rows.targets, strict=True)
+    ]
     valid, test = heads(split.valid), heads(split.test)
-    bare = _mean([head.metrics() for head in test])[task.metric]
-    for criterion, logits, target in zip(criteria, answers(model, split.train), split.train.targets, strict=True):
-        criterion.observe(logits, target)
     drawn = heads(split.test, split.test_as_drawn)
     temperature = _temperature(heads(split.valid, split.valid_as_drawn))
     return {
@@ -95,7 +101,7 @@ def _tuned(task: Task, split: Split, valid: Sequence[Head], test: Sequence[Head]
     if task.kind == "soft":
         return None
     worth = [
-        tuned(task.kind, task.metric, at.criterion, counts.class_count, at.rows, to.rows)
+        tuned(task.kind, task.metric, at.calibration, counts.class_count, at.rows, to.rows)
         for counts, at, to in zip(split.counts(task.kind), valid, test, strict=True)
     ]
     return _short(float(np.mean(worth)))
@@ -116,7 +122,8 @@ def _temperature(heads: Sequence[Head]) -> float:
     rows = {len(head.target) for head in heads}
     if len(rows) > 1:
         return 1.0
-    return fit_temperature([(head.criterion, head.logits, head.target) for head in heads], torch.ones(rows.pop()))
+    columns = [(h.calibration.scores(h.logits, "posterior"), h.target, h.kind == "multilabel") for h in heads]
+    return likeliest_temperature(columns, None)
 
 
 def _recall(heads: Sequence[Head], classes: Sequence[int]) -> list[float] | None:
@@ -125,7 +132,11 @@ def _recall(heads: Sequence[Head], classes: Sequence[int]) -> list[float] | None
     head = heads[0]
     codes = range(classes[0])
     found = recall_score(
-        head.target.numpy(), head.criterion.predict(head.logits).numpy(), labels=codes, average=None, zero_division=0.0
+        head.target.numpy(),
+        head.calibration.predict(head.logits).numpy(),
+        labels=codes,
+        average=None,
+        zero_division=0.0,
     )
     return [_short(float(recall)) for recall in found]
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from benchmarks.quality.criteria import DeferredReweighting, Truncated
 
 from equilog import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
-from equilog.criterion import Criterion
-from equilog.peers import GeneralizedCrossEntropy
-from equilog.registry import LOSSES, TargetCounts
-from equilog.registry import Task as Kind
+from equilog.baselines import GeneralizedCrossEntropy
+from equilog.baselines.registry import LOSSES, TargetCounts
+from equilog.baselines.registry import Task as Kind
+from equilog.losses.criterion import Criterion
 
 Prior = Literal["none", "known", "auto"]
 
@@ -40,7 +40,7 @@ def _balanced(pool: str | int, prior: Prior, *, balance: str = "class", also: st
     def build(counts: TargetCounts) -> Criterion:
         given: Any = {"none": None, "known": counts.class_count.clamp(min=1.0).float(), "auto": "auto"}[prior]
         chosen: Any = {"balance": balance, "pool": pool, "prior": given, **options}
-        return LogBalancedCrossEntropyLoss(**chosen)
+        return LogBalancedCrossEntropyLoss(len(counts.class_count), **chosen)
 
     return Setting(
         "-".join(filter(None, (balance, str(pool), prior, also))),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from equilog.compare.metrics import METRICS, Metric
-from equilog.registry import TargetCounts
-from equilog.registry import Task as Kind
+from equilog.baselines.registry import TargetCounts
+from equilog.baselines.registry import Task as Kind
+from equilog.compare.judge.metrics import METRICS, Metric
 
 IGNORED = -100
 """Target of a position that is padding."""
@@ -74,7 +74,7 @@ class Task:
     settings: tuple[str, ...]
     """Names of the settings that it is asked about, the baseline first."""
     metric: str
-    """Name of the main metric in `equilog.compare.metrics.METRICS`; averaged over the heads."""
+    """Name of the main metric in `equilog.compare.judge.metrics.METRICS`; averaged over the heads."""
     epochs: int
     batch_size: int = 128
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)

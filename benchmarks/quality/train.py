@@ -1,4 +1,7 @@
-"""One training: AdamW with a cosine schedule, and the model of the last epoch."""
+"""One training: AdamW, or another optimizer, with a cosine schedule, and the model of the last epoch."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from benchmarks.quality.criteria import Scheduled
@@ -6,14 +9,22 @@ from benchmarks.quality.settings import SETTINGS
 from benchmarks.quality.task import Rows, Split, Task
 from torch import Tensor, nn
 
-from equilog.criterion import Criterion
+from equilog.losses.criterion import Criterion
+
+ADAMW = partial(torch.optim.AdamW, fused=True)
 
 AT_ONCE = 4096
 """Rows that the trained model is asked for at once."""
 
 
 def fit(
-    task: Task, split: Split, setting: str, seed: int, learning_rate: float, weight_decay: float
+    task: Task,
+    split: Split,
+    setting: str,
+    seed: int,
+    learning_rate: float,
+    weight_decay: float,
+    build_optimizer: Callable[..., torch.optim.Optimizer] = ADAMW,
 ) -> tuple[nn.Module, tuple[Criterion, ...]]:
     """Return the model and its losses, one for each head, after the last epoch.
 
@@ -24,7 +35,7 @@ def fit(
     criteria = tuple(SETTINGS[setting].build(counts) for counts in split.counts(task.kind))
     train = split.train
     steps = task.epochs * -(-len(train) // task.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = build_optimizer(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order = torch.Generator().manual_seed(seed)
     for epoch in range(task.epochs):

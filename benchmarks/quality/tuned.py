@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilog.compare.metrics import METRICS, Outcome
-from equilog.criterion import Criterion
-from equilog.peers import TunedThreshold
-from equilog.registry import Task as Kind
+from equilog.baselines import TunedThreshold
+from equilog.baselines.registry import Task as Kind
+from equilog.calibration import Calibration
+from equilog.compare.judge.metrics import METRICS, Outcome
 
 Decide = Callable[[Tensor], Tensor]
 
@@ -25,7 +25,7 @@ all classes were equally frequent."""
 def tuned(
     kind: Kind,
     metric: str,
-    criterion: Criterion,
+    calibration: Calibration,
     class_count: Tensor,
     valid: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
@@ -37,33 +37,34 @@ def tuned(
     Args:
         kind: "multiclass" or "multilabel".
         metric: name of a metric that looks at decisions alone.
-        criterion: the loss, which has observed its training rows.
+        calibration: what the loss has made of its training rows.
         class_count: (C,) training rows of each class.
         valid: logits and target of the validation rows, (n, C) and (n,) or (n, L).
         test: the same of the test rows.
     """
-    decide = _labels(criterion, *valid) if kind == "multilabel" else _classes(metric, criterion, class_count, *valid)
+    decide = (
+        _labels(calibration, *valid) if kind == "multilabel" else _classes(metric, calibration, class_count, *valid)
+    )
     logits, target = test
     return _worth(kind, metric, target, decide(logits))
 
 
-def _labels(criterion: Criterion, logits: Tensor, target: Tensor) -> Decide:
-    threshold = TunedThreshold()
-    threshold.observe(criterion.scores(logits), target)
-    return lambda logits: threshold.predict(criterion.scores(logits))
+def _labels(calibration: Calibration, logits: Tensor, target: Tensor) -> Decide:
+    threshold = TunedThreshold().calibrate(calibration.scores(logits), target)
+    return lambda logits: threshold.predict(calibration.scores(logits))
 
 
-def _classes(metric: str, criterion: Criterion, class_count: Tensor, logits: Tensor, target: Tensor) -> Decide:
+def _classes(metric: str, calibration: Calibration, class_count: Tensor, logits: Tensor, target: Tensor) -> Decide:
     count = class_count.clamp(min=1.0)
     log_prior = (count / count.sum()).log().float()
 
     def divided(scores: Tensor, strength: float) -> Tensor:
         return (scores - strength * log_prior).argmax(1)
 
-    posterior = criterion.scores(logits, "posterior")
+    posterior = calibration.scores(logits, "posterior")
     worth = [_worth("multiclass", metric, target, divided(posterior, strength)) for strength in STRENGTHS]
     best = STRENGTHS[int(np.argmax(worth))]
-    return lambda logits: divided(criterion.scores(logits, "posterior"), best)
+    return lambda logits: divided(calibration.scores(logits, "posterior"), best)
 
 
 def _worth(kind: Kind, metric: str, target: Tensor, predicted: Tensor) -> float:

@@ -16,7 +16,7 @@ from benchmarks.speed.measure import forward_and_backward, peak_bytes, ratios, w
 from rich.console import Console
 
 from equilog import __version__
-from equilog.kernels.native.call import has_kernels
+from equilog.ops.native.call import has_kernels
 
 SHAPES: dict[Kind, list[tuple[int, int]]] = {
     "index": [(256, 10), (65536, 21), (2048, 256), (4096, 1000), (2048, 32000)],
@@ -36,12 +36,15 @@ def measure(
     logits, target = inputs(kind, *shape, options.device)
     chosen = [each for each in contenders if each.kind == kind and shape[1] <= each.most_classes]
     baseline = forward_and_backward(TORCH[kind][1], logits, target)
-    steps = {(each.name, "eager"): forward_and_backward(each.loss, logits, each.prepared(target)) for each in chosen}
+    steps = {
+        (each.name, "eager"): forward_and_backward(each.loss_for(shape[1]), logits, each.prepared(target))
+        for each in chosen
+    }
     if compiled:
         torch.compiler.reset()
         for each in [Contender(TORCH[kind][0], kind, TORCH[kind][1]), *chosen]:
             # A size at a time: what serves all sizes is slower, and a loop over one size is what training is.
-            whole = torch.compile(each.loss, fullgraph=True, dynamic=False)
+            whole = torch.compile(each.loss_for(shape[1]), fullgraph=True, dynamic=False)
             steps[each.name, "compiled"] = forward_and_backward(whole, logits, each.prepared(target))
     milliseconds, over = ratios(steps, baseline, options.rounds, options.seconds)
     row = {"kind": kind, "rows": shape[0], "columns": shape[1]}

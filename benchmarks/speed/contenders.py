@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equilog import log_balanced_cross_entropy, multilabel_cross_entropy
-from equilog.peers import Asymmetric, Focal, TwoWay
+from equilog import LogBalancedCrossEntropyLoss, log_balanced_cross_entropy, multilabel_cross_entropy
+from equilog.baselines import Asymmetric, Focal, TwoWay
 
 Kind = Literal["index", "soft", "labels"]
 """Class indices, class probabilities, or yes/no labels."""
@@ -40,6 +40,12 @@ class Contender:
     """Where its cost grows with the square of the classes, up to how many it is measured."""
     prepared: Callable[[Tensor], Tensor] = lambda target: target
     """What it takes in place of the target."""
+    made_for: Callable[[int], Loss] | None = None
+    """Makes the loss for so many classes, where it is a module that must know them."""
+
+    def loss_for(self, columns: int) -> Loss:
+        """Return the loss of so many classes."""
+        return self.loss if self.made_for is None else self.made_for(columns)
 
 
 def label_indices(target: Tensor) -> Tensor:
@@ -49,16 +55,16 @@ def label_indices(target: Tensor) -> Tensor:
     return torch.where(target.gather(1, order) > 0, order, -1)
 
 
-def with_prior(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the loss that training by class counts uses: pools of 16, and a prior in the scores."""
-    return log_balanced_cross_entropy(logits, target, pool=16, prior=torch.ones(logits.shape[1]).to(logits.device))
+def recommended(classes: int) -> Loss:
+    """Return the module that is recommended: pools of 4, and a prior that is counted in training."""
+    return LogBalancedCrossEntropyLoss(classes, pool=4, prior="auto")
 
 
 OURS = (
     Contender("class balance, batch", "index", log_balanced_cross_entropy),
     Contender("class balance, pools of 16", "index", lambda z, t: log_balanced_cross_entropy(z, t, pool=16)),
     Contender("class balance, pools of 1", "index", lambda z, t: log_balanced_cross_entropy(z, t, pool=1)),
-    Contender("class balance, pools of 16, prior", "index", with_prior),
+    Contender("recommended module", "index", log_balanced_cross_entropy, made_for=recommended),
     Contender("pair balance", "index", lambda z, t: log_balanced_cross_entropy(z, t, balance="pair"), 256),
     Contender("class balance, soft", "soft", log_balanced_cross_entropy),
     Contender("multi-label, sample", "labels", multilabel_cross_entropy),

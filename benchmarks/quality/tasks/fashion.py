@@ -8,6 +8,7 @@ where learning rates are chosen for long tails: with a rare class of five rows t
 """
 
 import gzip
+import math
 from functools import cache, partial
 
 import numpy as np
@@ -17,9 +18,9 @@ from benchmarks.quality.task import Rows, Split, Task
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from equilog.compare.bundled import FASHION_FOLDER
+from equilog.compare.data.bundled import FASHION_FOLDER
+from equilog.compare.data.long_tail import thin_to_long_tail
 from equilog.compare.errors import DataError
-from equilog.compare.long_tail import thin_to_long_tail
 
 CLASSES = 10
 HEAD = 1000
@@ -86,19 +87,20 @@ def mlp(split: Split, hidden: int = 128) -> nn.Module:
     return nn.Sequential(nn.Linear(split.train.features.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
 
 
-def cnn(_: Split) -> nn.Module:
-    """Two layers of convolutions and a linear one."""
+def cnn(split: Split, channels: int = 16) -> nn.Module:
+    """Two layers of convolutions and a linear one, for square images of one colour."""
+    side = math.isqrt(split.train.features.shape[1])
     return nn.Sequential(
-        nn.Unflatten(1, (1, 14, 14)),
-        nn.Conv2d(1, 16, 3, padding=1),
+        nn.Unflatten(1, (1, side, side)),
+        nn.Conv2d(1, channels, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Conv2d(channels, 2 * channels, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Dropout(0.2),
-        nn.Linear(32 * 9, CLASSES),
+        nn.Linear(2 * channels * (side // 4) ** 2, *split.classes),
     )
 
 

@@ -10,9 +10,9 @@ from benchmarks.quality.treebank import Token, Vocabulary, frequent, sentences
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from equilog.compare.bundled import yeast
-from equilog.compare.dataset import Dataset
-from equilog.compare.splits import split_rows
+from equilog.compare.data.bundled import yeast
+from equilog.compare.data.dataset import Dataset
+from equilog.compare.data.splits import split_rows
 
 LEAST = 100
 """Words that a form must have to be a label."""

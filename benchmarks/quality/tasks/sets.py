@@ -12,10 +12,10 @@ import torch
 from benchmarks.quality.task import Rows, Split, Task
 from torch import Tensor, nn
 
-from equilog.compare.dataset import Dataset
-from equilog.compare.features import make_preprocessor
-from equilog.compare.greek import greek
-from equilog.compare.splits import split_rows
+from equilog.compare.data.dataset import Dataset
+from equilog.compare.data.features import make_preprocessor
+from equilog.compare.data.greek import greek
+from equilog.compare.data.splits import split_rows
 
 
 @cache

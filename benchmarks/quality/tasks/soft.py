@@ -11,9 +11,9 @@ from benchmarks.quality.train import answers, fit
 from torch import nn
 from torch.nn import functional as F
 
-from equilog.compare.bundled import vader
-from equilog.compare.dataset import Dataset
-from equilog.compare.features import make_preprocessor
+from equilog.compare.data.bundled import vader
+from equilog.compare.data.dataset import Dataset
+from equilog.compare.data.features import make_preprocessor
 
 TEMPERATURE = 2.0
 """What the teacher's logits are divided by, so that it says more than its first choice (Hinton et al. 2015)."""

@@ -19,8 +19,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import OneHotEncoder
 from torch import Tensor, nn
 
-from equilog.compare.bundled import package
-from equilog.compare.long_tail import thin_to_long_tail
+from equilog.compare.data.bundled import package
+from equilog.compare.data.long_tail import thin_to_long_tail
 
 Table = tuple[NDArray[np.float32], NDArray[np.int64]]
 

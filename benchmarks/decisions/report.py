@@ -1,0 +1,177 @@
+"""From records to the tables and the figure of the guide."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from benchmarks.decisions.contenders import CONTENDERS
+from benchmarks.quality.figures import LINES, STYLE
+from matplotlib.figure import Figure
+from scipy.stats import t as student
+
+BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+
+CASE = ["task", "classifier", "metric", "rows"]
+
+
+def goals(frame: pd.DataFrame) -> list[str]:
+    """Return the lines that answer what the rule was to reach."""
+    worse, cases = worse_than_argmax(frame, "DecisionRule")
+    plug_in, _ = worse_than_argmax(frame, "without labels")
+    lines = [
+        f"Worse than argmax beyond noise (the 95 % interval of the mean difference over the splits below 0): {worse} "
+        f"of {cases} cases, {worse / cases:.1%}; without labels {plug_in}, {plug_in / cases:.1%}."
+    ]
+    for name in others():
+        known = frame[frame[name].notna()]
+        ours, theirs = (float((known["oracle"] - known[column]).mean()) for column in ("DecisionRule", name))
+        lines.append(
+            f"Mean regret against the oracle over the {known['metric'].nunique()} metrics that it has: `DecisionRule` "
+            f"{ours:.4f}, {name} {theirs:.4f}."
+        )
+    return lines
+
+
+def others() -> list[str]:
+    """Return the contenders that are not ours."""
+    return [name for name in CONTENDERS if name not in ("DecisionRule", "without labels")]
+
+
+def worse_than_argmax(frame: pd.DataFrame, name: str) -> tuple[int, int]:
+    """Return in how many cases a contender is worse than argmax beyond noise, and how many cases there are."""
+    found = 0
+    grouped = frame.groupby(CASE)
+    for _, case in grouped:
+        difference = (case[name] - case["argmax"]).to_numpy()
+        count = len(difference)
+        if count > 1:
+            error = difference.std(ddof=1) / np.sqrt(count)
+            found += bool(difference.mean() + student.ppf(0.975, count - 1) * error < 0)
+    return found, grouped.ngroups
+
+
+def regret_table(frame: pd.DataFrame, by: str) -> list[str]:
+    """Return a table of mean regret by the values of a column, empty where a contender lacks a metric."""
+    rows = []
+    for value, part in [*frame.groupby(by), ("all", frame)]:
+        cells = []
+        for name in CONTENDERS:
+            known = part[part[name].notna()]
+            cells.append(f"{(known['oracle'] - known[name]).mean():.3f}" if len(known) == len(part) else "")
+        rows.append((str(value), *cells))
+    return table((by, *CONTENDERS), rows)
+
+
+def gain_table(frame: pd.DataFrame) -> list[str]:
+    """Return a table of the gain over argmax and the share of the oracle's gain, by metric and calibration rows."""
+    rows = []
+    for metric, part in frame.groupby("metric"):
+        cells = []
+        for _, sized in part.groupby("rows"):
+            gain = (sized["DecisionRule"] - sized["argmax"]).mean()
+            possible = (sized["oracle"] - sized["argmax"]).mean()
+            cells.append(f"{gain:+.3f} ({gain / possible:.0%})")
+        rows.append((str(metric), *cells))
+    return table(("metric", *(f"{size} rows" for size in sorted(frame["rows"].unique()))), rows)
+
+
+def shift_table(frame: pd.DataFrame) -> list[str]:
+    """Return a table of what adapting to another prior is worth."""
+    rows = []
+    for shift, part in frame.groupby("shift", sort=False):
+        cells = []
+        for way in ("not adapted", "em", "confusion", "true prior"):
+            chosen = part[part["way"] == way]
+            distance = f", {chosen['distance'].mean():.3f}" if way != "true prior" else ""
+            cells.append(f"{chosen['accuracy'].mean():.3f}, {chosen['log_loss'].mean():.3f}{distance}")
+        rows.append((str(shift), *cells))
+    return table(("new prior", "not adapted", "EM", "confusion matrix", "true prior"), rows)
+
+
+def speed_table(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a table of seconds."""
+    rows = [(f"{r['rows']:,}", str(r["classes"]), f"{r['labelled']:.2f}", f"{r['plug_in']:.2f}") for r in records]
+    return table(("rows", "classes", "with labels, s", "without, s"), rows)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return a table in Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def section(decided: pd.DataFrame, shifted: pd.DataFrame, timed: Sequence[dict[str, Any]], figure: str) -> str:
+    """Return the part of the guide that the benchmark writes."""
+    splits, tasks = decided["seed"].nunique(), decided["task"].nunique()
+    by_size = decided.assign(**{"calibration rows": decided["rows"]})
+    parts = [
+        f"{tasks} tasks, {decided['classifier'].nunique()} classifiers, {splits} splits, calibration sets of "
+        f"{', '.join(f'{size:,}' for size in sorted(decided['rows'].unique()))} rows where a task has so many. "
+        "The oracle is the rule of the same form that is best on the test rows themselves; regret is what is lacking "
+        "to it. Costs are random ones, larger for rarer classes, scaled so that always saying the most frequent class "
+        "costs 1; more is worse, so they count negative. xcolumns is its Frank-Wolfe classifier, for the metrics that "
+        "it has.",
+        "",
+        *(f"- {line}" for line in goals(decided)),
+        "",
+        "Regret by metric:",
+        "",
+        *regret_table(decided, "metric"),
+        "",
+        "Regret by calibration rows, over all metrics that all have (macro F1):",
+        "",
+        *regret_table(by_size[by_size["metric"] == "macro_f1"], "calibration rows"),
+        "",
+        "Gain of `DecisionRule` over argmax, and its share of the oracle's:",
+        "",
+        *gain_table(decided),
+        "",
+        f"![Regret against calibration rows, metric by metric]({figure})",
+        "",
+        "Test rows drawn anew by five priors; accuracy, log loss in nats, and how far the estimated prior is from the "
+        "true one (half the sum of differences):",
+        "",
+        *shift_table(shifted),
+        "",
+        "Seconds of one thread to fit macro F1:",
+        "",
+        *speed_table(timed),
+    ]
+    return "\n".join(parts)
+
+
+def draw(decided: pd.DataFrame, path: Path) -> None:
+    """Draw mean regret against calibration rows, a panel a metric."""
+    names = list(decided["metric"].unique())
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(8.4, 4.6))
+        for panel, metric in zip(figure.subplots(2, -(-len(names) // 2)).flat, names, strict=False):
+            part = decided[decided["metric"] == metric]
+            for contender, colour in zip(CONTENDERS, LINES, strict=False):
+                known = part[part[contender].notna()]
+                if len(known):
+                    regret = (known["oracle"] - known[contender]).groupby(known["rows"]).mean()
+                    panel.plot(regret.index, regret, "o-", color=colour, markersize=3, linewidth=1, label=contender)
+            panel.set(title=metric, xscale="log", ylim=(0, None))
+        first = figure.axes[0]
+        figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
+        first.set_ylabel("regret")
+        figure.savefig(path, metadata={"Date": None})
+
+
+def write(folder: Path, decided: pd.DataFrame, shifted: pd.DataFrame, timed: Sequence[dict[str, Any]]) -> None:
+    """Put the section into decisions.md and the figure beside it.
+
+    Raises:
+        ValueError: the page lacks the place for it.
+    """
+    page = folder / "decisions.md"
+    text = page.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"benchmarks.decisions: {page} must have {BEGIN} and {END}, between which its tables go.")
+    draw(decided, folder / "decisions.svg")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    made = section(decided, shifted, timed, "decisions.svg")
+    page.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
