@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from equilog.compare.terminal import print_results
+from equilog.compare.show.terminal import print_results
 
 if __name__ == "__main__":
     results, picture = map(Path, sys.argv[1:])
