@@ -49,7 +49,9 @@ def assert_as_composite(z: Tensor, index: Tensor) -> None:
     torch.testing.assert_close(value.double(), expected, rtol=rtol, atol=rtol, equal_nan=True)
     step, least = torch.finfo(z.dtype).eps, torch.finfo(z.dtype).smallest_normal * torch.finfo(z.dtype).eps
     rtol = max(step, 20 * rtol if z.dtype == torch.float64 else 2e-6)
-    torch.testing.assert_close(gradient.double(), slope, rtol=rtol, atol=max(least, 1e-300), equal_nan=True)
+    # A set without a number is a constant to the formula and NaN to the kernel: its value is NaN to both.
+    number = ~expected.isnan()
+    torch.testing.assert_close(gradient.double()[number], slope[number], rtol=rtol, atol=max(least, 1e-300))
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
