@@ -1,5 +1,6 @@
 """Runs a function in several gloo processes and hands their results back."""
 
+import multiprocessing
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,11 +11,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+multiprocessing.set_forkserver_preload(
+    ["torch.distributed.fsdp", "torch.distributed.tensor", "torch.nn.parallel", "equilog"]
+)
+"""So that torch is imported once, by the server that the ranks are forked off, which has no threads."""
+
 
 def run_ranks(world: int, work: Callable[..., Any], *args: Any, timeout: float = 60.0) -> list[Any]:
     """Return what `work(rank, *args)` returns on each rank, None for a rank that left without a word."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (world, folder, timeout, work, args), nprocs=world)
+        mp.start_processes(_rank, (world, folder, timeout, work, args), nprocs=world, start_method="forkserver")
         files = [Path(folder, f"{rank}.pt") for rank in range(world)]
         return [torch.load(file, weights_only=False) if file.exists() else None for file in files]
 

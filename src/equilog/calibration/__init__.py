@@ -14,7 +14,6 @@ Inner "divergence" answers the posterior itself, softmax(z), in a large pool wha
 small one.
 """
 
-
 from equilog.calibration.base import Calibration, Kind
 from equilog.calibration.correction import Correction
 from equilog.calibration.pooled import PooledCalibration
