@@ -18,7 +18,7 @@ OLDEST_TORCH  = $(shell sed -n 's/^dependencies = \["torch>=\([0-9.]*\)"\]$$/\1/
 OLDEST_TESTS  = $(filter-out %/__pycache__ $(addprefix tests/,ranks.py compare decisions quality sklearn test_cli.py \
   test_decision_classifier.py test_docs.py test_examples.py test_verify.py $(notdir $(wildcard tests/test_*_benchmark.py))),$(wildcard tests/*))
 
-.PHONY: install demo test test-oldest lint docs clean lock
+.PHONY: install demo test test-all test-oldest lint docs clean lock
 install: $(READY)
 
 # The stamp is written last, so an interrupted installation is taken up again by the next make.
@@ -34,6 +34,9 @@ demo: install
 	@$(BIN)/equilog compare $(or $(ARGS),digits-lt --seeds 10)
 
 test: install
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" $(ARGS)
+
+test-all: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
 
 # Not in CI: where only its build for GPUs is to be had, an old torch takes several GB.

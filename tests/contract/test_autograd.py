@@ -146,8 +146,12 @@ COMPILED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", COMPILED)
+QUICK = ("index", "soft", "labels")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in COMPILED]
+)
 def test_compiles_whole_and_once_for_all_batch_sizes(name: str) -> None:
     """One graph with no break, and not one more for every size: the first is for its size, the next for any.
 
@@ -173,8 +177,7 @@ def test_compiles_whole_and_once_for_all_batch_sizes(name: str) -> None:
     assert counting.graphs <= 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["index", "soft"])
+@pytest.mark.parametrize("name", [pytest.param("index", marks=pytest.mark.slow), "soft"])
 def test_compiled_to_machine_code(name: str) -> None:
     """By the default compiler; an index out of range reads nothing it must not, and gives NaN."""
     torch.compiler.reset()

@@ -272,7 +272,6 @@ def of_a_rank(rank: int) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-@pytest.mark.slow
 def test_ranks_have_the_mean_of_the_whole() -> None:
     """Averaged over the ranks, as data-parallel wrappers average gradients."""
     ranks = run_ranks(2, of_a_rank)

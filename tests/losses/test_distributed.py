@@ -134,8 +134,7 @@ def alone() -> Result:
     return train(slice(0, N), None, lambda model: model)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("world", SIZES)
+@pytest.mark.parametrize("world", [2, *(pytest.param(world, marks=pytest.mark.slow) for world in (3, 4))])
 def test_weights_after_some_steps_are_those_of_one_process(world, alone):
     """The first six rows are ignored: with (3, 1, 20) two ranks hold nothing else."""
     ranks = run_ranks(world, train_all_splits)
@@ -288,7 +287,6 @@ def of_two_ranks() -> list[dict[str, Any]]:
     return run_ranks(2, two_ranks)
 
 
-@pytest.mark.slow
 def test_a_step_costs_one_all_reduce_of_a_few_numbers_a_class(of_two_ranks):
     for result in of_two_ranks:
         groups = {"class": C, "pair": C * C, "soft": C, "module": C}
@@ -301,7 +299,6 @@ def test_a_step_costs_one_all_reduce_of_a_few_numbers_a_class(of_two_ranks):
             assert ops == ["gloo:all_reduce"], name
 
 
-@pytest.mark.slow
 def test_nan_on_one_rank_is_told_on_every_rank_with_rank_and_class(of_two_ranks):
     for result in of_two_ranks:
         for pool, message in result["nan"].items():
@@ -309,7 +306,6 @@ def test_nan_on_one_rank_is_told_on_every_rank_with_rank_and_class(of_two_ranks)
             assert f"the class mass is NaN on rank 1 in {place}." in message, pool
 
 
-@pytest.mark.slow
 def test_ranks_with_other_classes_balance_or_pools_are_all_told_whose(of_two_ranks):
     for result in of_two_ranks:
         messages = result["other kinds"]
@@ -323,12 +319,10 @@ def test_ranks_with_other_classes_balance_or_pools_are_all_told_whose(of_two_ran
         assert messages["same"] == messages["again"] == "no error"
 
 
-@pytest.mark.slow
 def test_fully_sharded_weights_are_those_of_one_process(of_two_ranks, alone):
     check_same([result["fsdp2"] for result in of_two_ranks], {name: alone[name] for name in SHARDED})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["micro-batches", "sharded micro-batches"])
 def test_micro_batches_on_ranks_are_one_large_batch(kind, of_two_ranks, alone):
     for result in of_two_ranks:
@@ -337,7 +331,6 @@ def test_micro_batches_on_ranks_are_one_large_batch(kind, of_two_ranks, alone):
                 torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.slow
 def test_pools_within_a_rank_count_alike_wherever_they_are(of_two_ranks):
     x, hard, _, _ = rows()
     logits = x[:, :C].clone().requires_grad_()
@@ -372,7 +365,6 @@ def waits_for_a_silent_rank(rank: int) -> tuple[str, float]:
     return "no error", 0.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("work", [waits_for_a_dead_rank, waits_for_a_silent_rank])
 def test_a_rank_that_is_gone_leaves_an_error_within_the_groups_timeout(work):
     message, seconds = run_ranks(2, work, timeout=2.0)[0]

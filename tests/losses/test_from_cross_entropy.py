@@ -279,7 +279,7 @@ def test_function_transforms() -> None:
     torch.testing.assert_close(along, expected[0].sum())
 
 
-@pytest.mark.parametrize("pool", ["batch", 4, "ids"])
+@pytest.mark.parametrize("pool", [4, *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("batch", "ids"))])
 def test_compiles_whole(pool: Any) -> None:
     logits, target = sets(12, 3)
     target[::5] = -100

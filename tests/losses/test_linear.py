@@ -383,7 +383,6 @@ def of_a_rank(rank: int) -> dict[str, tuple[Tensor, ...]]:
     }
 
 
-@pytest.mark.slow
 def test_ranks_have_the_loss_of_one_process() -> None:
     ranks = run_ranks(2, of_a_rank)
     for name, options in RANKED.items():

@@ -49,6 +49,7 @@ def test_every_training_is_a_line_and_is_done_once(path, monkeypatch):
     go(path, plan)
 
 
+@pytest.mark.slow
 def test_stopped_half_way_it_goes_on_to_the_same_results(path, tmp_path, monkeypatch):
     plan = Plan([TOY], seeds=3)
     whole = contents(go(tmp_path / "whole.jsonl", plan))

@@ -20,19 +20,20 @@ def test_every_loss_learns(tasks: dict[str, Data], kind: str) -> None:
     X, y = tasks[kind]
     for name in losses_for(task_of(kind)):
         start = quick(name, max_epochs=1, learning_rate=1e-9).fit(X, y)
-        model = quick(name, max_epochs=30).fit(X, y)
+        model = quick(name, max_epochs=30 if kind == "multilabel" else 12).fit(X, y)
         assert model.history_["valid_loss"][-1] < start.history_["valid_loss"][-1], name
         assert model.history_["valid_score"][-1] > start.history_["valid_score"][-1], name
         assert model.score(X, y) > start.score(X, y), name
 
 
+@pytest.mark.slow
 def test_recommended_loss_serves_rare_classes_better_than_cross_entropy(digits: Data) -> None:
     X, y = digits
     everything, labels = load_digits(return_X_y=True)
     unseen = ~(everything[:, None, :16] / 16 == X[None, :, :16]).all(2).any(1)
     found = {"auto": [], "cross-entropy": []}
     for loss, values in found.items():
-        for seed in range(3):
+        for seed in range(2):
             model = LogBalancedClassifier(loss, random_state=seed).fit(X, y)
             values.append(balanced_accuracy_score(labels[unseen], model.predict(everything[unseen] / 16)))
     # Measured .868 against .768 over these seeds; the margin leaves room for another version's arithmetic.

@@ -140,7 +140,6 @@ def of_two_ranks() -> list[dict[str, Any]]:
     return run_ranks(2, of_a_rank)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*CASES, "a copy on each rank"])
 def test_value_and_gradient_are_those_of_logits_in_one_place(name: str, of_two_ranks: list[dict[str, Any]]) -> None:
     logits, target, options = inputs(CASES.get(name, {}))
@@ -150,7 +149,6 @@ def test_value_and_gradient_are_those_of_logits_in_one_place(name: str, of_two_r
         torch.testing.assert_close(result[name][1], gradient, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.slow
 def test_class_mass_and_module_take_them_too(of_two_ranks: list[dict[str, Any]]) -> None:
     logits, target, _ = inputs({})
     criterion = LogBalancedCrossEntropyLoss(5, prior="auto", pool="stream")
@@ -162,13 +160,11 @@ def test_class_mass_and_module_take_them_too(of_two_ranks: list[dict[str, Any]])
         torch.testing.assert_close(result["module"], losses, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.slow
 def test_a_layer_spread_over_ranks_learns_as_in_one_place(of_two_ranks: list[dict[str, Any]]) -> None:
     for result in of_two_ranks:
         torch.testing.assert_close(result["layer"], layer_gradient(None), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.slow
 def test_cross_entropies_of_spread_logits_do_as_well(of_two_ranks: list[dict[str, Any]]) -> None:
     logits, target, options = inputs({"weight": PRIOR})
     value, gradient = value_and_gradient(logits, target, **options)
@@ -177,14 +173,12 @@ def test_cross_entropies_of_spread_logits_do_as_well(of_two_ranks: list[dict[str
         torch.testing.assert_close(result["torch's own"][1], gradient, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.slow
 def test_only_sums_are_exchanged(of_two_ranks: list[dict[str, Any]]) -> None:
     """The largest, then the sum with the label's own score; the logits stay where they are."""
     for result in of_two_ranks:
         assert result["exchanges"] == ["gloo:all_reduce", "gloo:all_reduce"]
 
 
-@pytest.mark.slow
 def test_what_they_cannot_do_is_told(of_two_ranks: list[dict[str, Any]]) -> None:
     for result in of_two_ranks:
         assert "logits.full_tensor()" in result["twice"]
