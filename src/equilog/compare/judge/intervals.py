@@ -23,7 +23,9 @@ def _mean_distribution(values: Sequence[float], test_fraction: float) -> stats.d
     return stats.t(len(values) - 1, loc=np.mean(values), scale=np.sqrt(variance))
 
 
-def estimate(values: Sequence[float], test_fraction: float) -> Interval:
+def estimate(
+    values: Sequence[float], test_fraction: float, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> Interval:
     """Return the mean over K random splits with its 95 % interval.
 
     Random splits of the same rows share most of their training rows, so their results are not independent and
@@ -33,6 +35,7 @@ def estimate(values: Sequence[float], test_fraction: float) -> Interval:
     Args:
         values: one value a split.
         test_fraction: the share of the rows tested on in each split, between 0 and 1.
+        limits: the least and the largest value that there can be, where the interval is cut off.
 
     Raises:
         ValueError: a test fraction outside (0, 1).
@@ -50,7 +53,7 @@ def estimate(values: Sequence[float], test_fraction: float) -> Interval:
     distribution = _mean_distribution(values, test_fraction)
     return {
         "mean": float(np.mean(values)),
-        "ci95": None if distribution is None else [float(end) for end in distribution.interval(LEVEL)],
+        "ci95": None if distribution is None else np.clip(distribution.interval(LEVEL), *limits).tolist(),
         "runs": [float(value) for value in values],
     }
 

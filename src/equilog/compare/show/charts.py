@@ -7,7 +7,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from equilog.compare.judge.metrics import METRICS, bin_of
+from equilog.compare.judge.chosen_metric import metric_named
+from equilog.compare.judge.metrics import bin_of
 from equilog.compare.judge.ranking import is_ours, ranked
 from equilog.compare.judge.records import ClassRecord, Curve, Results, RunRecord
 
@@ -27,7 +28,7 @@ def charts(results: Results, runs: Sequence[RunRecord]) -> Chart:
     """Return what the report's charts draw, as JSON without NaN; losses in the order of the leaderboard."""
     order = ranked(results["losses"], results["main_metric"])
     by_loss = {loss: [run for run in runs if run["loss"] == loss] for loss in order}
-    metric = METRICS[results["main_metric"]]
+    metric = metric_named(results["main_metric"])
     return {
         "metric": {"title": metric.title, "larger": metric.larger_is_better},
         "task": results["task"],
