@@ -185,7 +185,7 @@ def compare(
     with _terminable():
         comparison = _compared(dataset, plan, folder, jobs=jobs, resume=resume)
     print_results(out, comparison.results)
-    written = ["results.json", "report.html", *(["model/"] if comparison.model else [])]
+    written = ["results.json", "report.html", "tables/", *(["model/"] if comparison.model else [])]
     out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
     if comparison.interrupted:
         err.print(Text("interrupted; the same command with --resume goes on from here", style="yellow"))

@@ -148,7 +148,12 @@ def test_verdict_names_the_best_loss_its_gain_and_its_cost():
     low, high = estimate(gain, FRACTION)["ci95"]
     assert verdict.startswith(f"ours served best: balanced accuracy {np.mean(0.80 + noise + gain):.3f}, ")
     assert f"{gain.mean():.3f} better than cross-entropy (95 % interval {low:.3f} to {high:.3f})" in verdict
-    assert f"It costs: NLL {np.mean(0.30 + noise + cost):.3f}, {cost.mean():.3f} worse." in verdict
+    low, high = estimate(cost, FRACTION)["ci95"]
+    before, after = np.mean(0.30 + noise), np.mean(0.30 + noise + cost)
+    assert (
+        f"It costs: NLL {before:.3f} to {after:.3f}, {cost.mean():.3f} worse (95 % interval {low:.3f} to {high:.3f})."
+        in verdict
+    )
 
 
 @pytest.mark.usefixtures("ours")

@@ -21,8 +21,13 @@ from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor
 from equilog.compare.data.tables import load_table, read_rows
 from equilog.compare.errors import DataError
+from equilog.compare.judge.chosen_metric import MetricChoice
+from equilog.compare.run.answers import TargetNames
 from equilog.compare.run.bundle import Bundle, load, save
-from equilog.compare.run.one_run import ModelSettings, TargetNames, as_fitted
+from equilog.compare.run.contenders import Contender
+from equilog.compare.run.contenders import named as contender_named
+from equilog.compare.run.models import ModelSettings
+from equilog.compare.run.one_run import RunSettings, decide, fit
 
 KINDS = ("multiclass", "columns", "multilabel", "soft")
 QUICK = ModelSettings(hidden_units=(8,), max_epochs=3, batch_size=64)
@@ -30,11 +35,13 @@ QUICK = ModelSettings(hidden_units=(8,), max_epochs=3, batch_size=64)
 Tamper = Callable[[Path], object]
 
 
-def fitted(dataset: Dataset, loss: str = "auto") -> Bundle:
+def fitted(dataset: Dataset, name: str = "auto", metric: MetricChoice | None = None) -> Bundle:
     preprocessor, _ = make_preprocessor(dataset.features)
-    inputs = preprocessor.fit_transform(dataset.features)
-    model = QUICK.classifier(loss, dataset.task, 0).fit(inputs, as_fitted(dataset.target, dataset.task))
-    return Bundle(preprocessor, model, TargetNames(dataset.task, dataset.target_names, dataset.class_names))
+    names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
+    contender: Contender = contender_named(name, dataset.task)
+    settings = RunSettings(metric or MetricChoice("macro_f1"), QUICK)
+    arguments = preprocessor.fit_transform(dataset.features), dataset.target, names, contender, settings, 0
+    return Bundle(preprocessor, decide(fit(*arguments), *arguments), names, contender=contender.name)
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,8 @@ from equilog.compare.run.one_run import (
 )
 from equilog.compare.run.store import Store, fingerprint
 from equilog.compare.show.report import write_report
+from equilog.compare.show.tables import FOLDER as TABLES
+from equilog.compare.show.tables import write_tables
 from equilog.error_text import did_you_mean
 from equilog.sklearn import LogBalancedClassifier
 from equilog.sklearn.parameters import check_parameters
@@ -90,7 +92,7 @@ def compare(
     started: Callable[[int, int, Sequence[str]], object] | None = None,
     advanced: Callable[[Failure | None], object] | None = None,
 ) -> Comparison:
-    """Train and test every contender on every split, and write results.json, report.html and model/ to `folder`.
+    """Train and test every contender on every split, and write results.json, report.html, tables/ and model/.
 
     The runs are spread by joblib, so a backend chosen with `joblib.parallel_config` (Dask, Ray) carries them over a
     cluster. Ctrl-C gives up the runs in hand and sums up what is finished.
@@ -174,6 +176,7 @@ def compare(
         results["data"]["notes"] += notes
         results["provenance"] = _provenance(plan, settings, finished)
         store.finish(results)
+        write_tables(folder / TABLES, results, finished)
         write_report(folder / "report.html", results, finished)
         return results
 

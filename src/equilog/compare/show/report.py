@@ -7,7 +7,6 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from equilog.compare.files import replacing
 from equilog.compare.judge.chosen_metric import metric_named
@@ -15,6 +14,7 @@ from equilog.compare.judge.metrics import Metric
 from equilog.compare.judge.ranking import is_ours, is_seen, ranked, shown_metrics, splits, unfinished
 from equilog.compare.judge.records import Results, RunRecord
 from equilog.compare.show.charts import charts
+from equilog.compare.show.terminal import saved
 
 TASKS = {
     "multiclass": "one class of several",
@@ -46,7 +46,7 @@ def render_report(results: Results, runs: Sequence[RunRecord]) -> str:
     environment.filters["enumerate"] = enumerate
     # NaN is no JSON: a page with it would open empty, so it must fail here.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    scripts = [get_plotlyjs(), _source(environment, "report.js")]
+    scripts = [_source(environment, name) for name in ("plot.js", "report.js")]
     main = results["main_metric"]
     metrics = shown_metrics(results)
     return environment.get_template("report.html").render(
@@ -62,6 +62,9 @@ def render_report(results: Results, runs: Sequence[RunRecord]) -> str:
         is_ours=is_ours,
         is_seen=is_seen,
         splits=splits(results),
+        saved=saved(results),
+        titles={metric: metric_named(metric).phrase for reached in results["losses"].values() for metric in reached},
+        provenance=results.get("provenance"),
         unfinished=unfinished(results),
         kind=TASKS[results["task"]],
         verdict=_sentences(results["verdict"]),
