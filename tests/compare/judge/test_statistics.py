@@ -222,7 +222,7 @@ def test_verdict_of_losses_that_do_the_same_sees_no_difference():
 @pytest.mark.parametrize(
     ("groups", "start"),
     [
-        ([runs("other", wobble(0.8, 17))], "No verdict: cross-entropy, the loss to compare with, has no finished run"),
+        ([runs("other", wobble(0.8, 17))], "No verdict: cross-entropy, the one to compare with, has no finished run"),
         ([runs("cross-entropy", wobble(0.8, 18))], "No verdict: only cross-entropy has finished runs"),
         (
             [runs("cross-entropy", [0.8], seeds=[0]), runs("other", [0.9], seeds=[1])],

@@ -93,6 +93,7 @@ def metric_named(name: str) -> Metric:
             f"The mean over the classes of F with recall weighing {beta:g} times as much as precision.",
             {"multiclass": scorer, "multilabel": scorer},
             rule={"metric": base, "beta": beta},
+            classes_share="mean",
         )
     if base == "recall_at_precision":
         precision = float(number)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -168,6 +168,8 @@ class Metric:
     """The arguments of the `DecisionRule` that is best for it; none where it goes by probabilities alone."""
     limits: tuple[float, float] = (0.0, 1.0)
     """The least and the largest value that it can have."""
+    classes_share: Literal["mean", "least"] | None = None
+    """Whether it is a mean over the classes, or goes by the worst of them, so that few rows of one decide much."""
 
     @property
     def phrase(self) -> str:
@@ -188,6 +190,7 @@ METRICS: dict[str, Metric] = {
                 "multilabel": by_decision("balanced_accuracy"),
             },
             rule={"metric": "balanced_accuracy"},
+            classes_share="mean",
         ),
         Metric(
             "kl",
@@ -204,6 +207,7 @@ METRICS: dict[str, Metric] = {
             "The mean over the classes of F1: how many of a class's rows are found, and how often its name is right.",
             {"multiclass": _macro_f1, "multilabel": _macro_f1, "soft": _macro_f1},
             rule={"metric": "macro_f1"},
+            classes_share="mean",
         ),
         Metric(
             "micro_f1",
@@ -227,6 +231,7 @@ METRICS: dict[str, Metric] = {
                 "multilabel": by_decision("worst_recall"),
             },
             rule={"metric": "worst_recall"},
+            classes_share="least",
         ),
         Metric(
             "map",
@@ -272,6 +277,7 @@ METRICS: dict[str, Metric] = {
             {"multiclass": by_decision("g_mean"), "multilabel": by_decision("g_mean")},
             shown=False,
             rule={"metric": "g_mean"},
+            classes_share="mean",
         ),
         Metric(
             "jaccard",
@@ -281,6 +287,7 @@ METRICS: dict[str, Metric] = {
             {"multiclass": by_decision("jaccard"), "multilabel": by_decision("jaccard")},
             shown=False,
             rule={"metric": "jaccard"},
+            classes_share="mean",
         ),
         Metric(
             "average_precision",
@@ -444,6 +451,9 @@ def class_records(
                 "target": name,
                 "names": list(names),
                 "train_count": [float(rows) for rows in count],
+                "test_count": (
+                    label.sum(axis=0) if label.ndim == 2 else np.bincount(label, minlength=len(names))
+                ).tolist(),
                 "recall": [float(recall[code]) if code in recall else None for code in codes],
                 "confusion": confusion_matrix(label, choice, labels=codes).tolist() if square else None,
             }

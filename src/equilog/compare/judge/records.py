@@ -12,6 +12,8 @@ class ClassRecord(TypedDict):
     names: list[str]
     train_count: list[float]
     """Training rows of each class (positives of each label; summed probability where soft)."""
+    test_count: list[int]
+    """Test rows of each class, of its likeliest class where soft; positives of each label."""
     recall: list[float | None]
     """Test recall of each class; None where the test rows have none of it."""
     confusion: list[list[int]] | None

@@ -14,6 +14,7 @@ from equilog.compare.judge.chosen_metric import MetricChoice, default_metric
 from equilog.compare.judge.intervals import estimate, holm, p_value
 from equilog.compare.judge.metrics import METRICS, metrics_for
 from equilog.compare.judge.records import DataSummary, Difference, Interval, Results, RunRecord
+from equilog.compare.judge.resolution import resolution
 from equilog.compare.judge.verdict import given_up, verdict
 
 Scores = dict[str, dict[int, dict[str, float]]]
@@ -50,21 +51,23 @@ def summarise(
     deciding = (metric or default_metric(dataset.task)).metric()
     main = deciding.name
     known = {main: deciding} | {name: METRICS[name] for name in metrics_for(dataset.task) if name != main}
+    runs = list(runs)
     scores = _scores(runs, main)
+    row = {name: resolution(of, runs) for name, of in known.items()}
 
     def versus(loss: str, other: str, metric: str) -> Interval | None:
         values = _paired(scores, loss, other, metric)
-        return estimate(values, test_fraction, _of_differences(known[metric].limits)) if values else None
+        return estimate(values, test_fraction, _of_differences(known[metric].limits), row[metric]) if values else None
 
     losses = {
         loss: {
-            name: estimate(values, test_fraction, of.limits)
+            name: estimate(values, test_fraction, of.limits, row[name])
             for name, of in known.items()
             if (values := [run[name] for run in by_seed.values() if name in run])
         }
         for loss, by_seed in scores.items()
     }
-    differences = _differences(scores, baseline, main, test_fraction, _of_differences(deciding.limits))
+    differences = _differences(scores, baseline, main, test_fraction, _of_differences(deciding.limits), row[main])
     saved = choice(main, baseline, losses, differences, versus, complexity or {}, storable)
     return {
         "task": dataset.task,
@@ -139,12 +142,12 @@ def _of_differences(limits: tuple[float, float]) -> tuple[float, float]:
 
 
 def _differences(
-    scores: Scores, baseline: str, main: str, test_fraction: float, limits: tuple[float, float]
+    scores: Scores, baseline: str, main: str, test_fraction: float, limits: tuple[float, float], row: float
 ) -> dict[str, Difference]:
     paired = {loss: values for loss in scores if loss != baseline and (values := _paired(scores, loss, baseline, main))}
-    tested = {loss: p for loss, values in paired.items() if (p := p_value(values, test_fraction)) is not None}
+    tested = {loss: p for loss, values in paired.items() if (p := p_value(values, test_fraction, row)) is not None}
     corrected = dict(zip(tested, holm(list(tested.values())).tolist(), strict=True))
     return {
-        loss: {**estimate(values, test_fraction, limits), "p_holm": corrected.get(loss)}
+        loss: {**estimate(values, test_fraction, limits, row), "p_holm": corrected.get(loss)}
         for loss, values in paired.items()
     }

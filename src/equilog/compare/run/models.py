@@ -206,7 +206,12 @@ def _probabilities(fit: Any, features: Features) -> Array:
         return np.ones((len(features), 1))
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
-        return np.asarray(fit.predict_proba(features), dtype=np.float64)
+        probability = np.asarray(fit.predict_proba(features), dtype=np.float64)
+    total = probability.sum(axis=1, keepdims=True)
+    if not ((probability >= 0).all() and (total > 0).all()):
+        raise ValueError(f"{type(fit).__name__}.predict_proba gives rows that are no probabilities.")
+    # In single precision, or where a model is out of its depth, they do not sum to 1.
+    return np.asarray(probability / total)
 
 
 def as_fitted(target: NDArray[Any], task: Task) -> NDArray[Any]:
