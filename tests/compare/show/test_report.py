@@ -187,7 +187,7 @@ def test_two_metrics_of_choice_are_set_against_each_other_and_charts_can_be_kept
     said = labels(page, "trade-chart")
     assert "NLL (smaller is better)" in said
     assert "Matthews' correlation (larger is better)" in said
-    page.locator("#trade-chart .mark").first.hover()
+    page.locator("#trade-chart .mark").first.hover(force=True)
     page.wait_for_selector(".tip:not([hidden])")
     assert re.search(r"NLL \d\.\d{3} \(", page.locator(".tip").text_content())
     for kind, begins in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
@@ -296,7 +296,7 @@ def test_names_from_the_data_are_text_and_nothing_of_them_runs(visit, compare):
         assert (name if len(name) <= 18 else name[:17] + "…") in shown
 
     # Names beside the pointer.
-    page.locator("#confusion-chart .cell").first.hover()
+    page.locator("#confusion-chart .cell").first.hover(force=True)
     page.wait_for_selector(".tip:not([hidden])")
     assert f"{HOSTILE[0]} taken for {HOSTILE[0]}" in page.locator(".tip").text_content()
 

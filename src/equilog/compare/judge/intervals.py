@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from equilog.compare.judge.records import Interval
 
@@ -16,9 +16,10 @@ FEW = 5
 """With fewer splits than this the spread between them is held to be at least what one test row makes."""
 
 
-def _mean_distribution(
+def _mean_and_error(
     values: Sequence[float], test_fraction: float, resolution: float
-) -> stats.distributions.rv_frozen | None:
+) -> tuple[float, float, int] | None:
+    """Return the mean, its standard error and the degrees of freedom; None where nothing tells the error."""
     if not 0 < test_fraction < 1:
         raise ValueError(f"estimate: test_fraction must lie between 0 and 1; got {test_fraction}.")
     # Equal runs (up to the rounding of a difference) would claim to know the mean without error.
@@ -29,7 +30,7 @@ def _mean_distribution(
     if len(values) < FEW:
         spread = max(spread, resolution**2 / 2)
     variance = spread * (1 / len(values) + overlap)
-    return stats.t(len(values) - 1, loc=np.mean(values), scale=np.sqrt(variance))
+    return float(np.mean(values)), float(np.sqrt(variance)), len(values) - 1
 
 
 def estimate(
@@ -67,18 +68,26 @@ def estimate(
         >>> estimate([0.9], test_fraction=0.25)["ci95"] is None
         True
     """
-    distribution = _mean_distribution(values, test_fraction, resolution)
+    known = _mean_and_error(values, test_fraction, resolution)
+    ends = None
+    if known is not None:
+        mean, error, freedom = known
+        reach = stdtrit(freedom, (1 + LEVEL) / 2) * error
+        ends = np.clip([mean - reach, mean + reach], *limits).tolist()
     return {
         "mean": float(np.mean(values)),
-        "ci95": None if distribution is None else np.clip(distribution.interval(LEVEL), *limits).tolist(),
+        "ci95": ends,
         "runs": [float(value) for value in values],
     }
 
 
 def p_value(differences: Sequence[float], test_fraction: float, resolution: float = 0.0) -> float | None:
     """Return the two-sided p-value of a mean of 0, by the distribution of `estimate`; None where it gives none."""
-    distribution = _mean_distribution(differences, test_fraction, resolution)
-    return None if distribution is None else float(2 * min(distribution.cdf(0.0), distribution.sf(0.0)))
+    known = _mean_and_error(differences, test_fraction, resolution)
+    if known is None:
+        return None
+    mean, error, freedom = known
+    return float(2 * stdtr(freedom, -abs(mean) / error))
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
