@@ -162,8 +162,8 @@ class Metric:
     """One sentence for those who do not know the metric."""
     scorers: Mapping[Task, Callable[[Outcome], float]]
     """How to compute it for each task that has it."""
-    shown: bool = True
-    """Whether tables show it also where it does not decide."""
+    shown: tuple[Task, ...] = ("multiclass", "multilabel", "soft")
+    """For which tasks tables show it also where it does not decide."""
     rule: Mapping[str, Any] = field(default_factory=dict)
     """The arguments of the `DecisionRule` that is best for it; none where it goes by probabilities alone."""
     limits: tuple[float, float] = (0.0, 1.0)
@@ -190,6 +190,7 @@ METRICS: dict[str, Metric] = {
                 "multilabel": by_decision("balanced_accuracy"),
             },
             rule={"metric": "balanced_accuracy"},
+            shown=("multiclass",),
             classes_share="mean",
         ),
         Metric(
@@ -231,6 +232,7 @@ METRICS: dict[str, Metric] = {
                 "multilabel": by_decision("worst_recall"),
             },
             rule={"metric": "worst_recall"},
+            shown=("multiclass",),
             classes_share="least",
         ),
         Metric(
@@ -265,7 +267,7 @@ METRICS: dict[str, Metric] = {
             True,
             "The correlation between predicted and true classes; 0 is no better than chance.",
             {"multiclass": by_decision("mcc"), "multilabel": by_decision("mcc")},
-            shown=False,
+            shown=(),
             rule={"metric": "mcc"},
             limits=(-1.0, 1.0),
         ),
@@ -275,7 +277,7 @@ METRICS: dict[str, Metric] = {
             True,
             "The geometric mean over the classes of the share of rows found: near 0 where one class is not found.",
             {"multiclass": by_decision("g_mean"), "multilabel": by_decision("g_mean")},
-            shown=False,
+            shown=(),
             rule={"metric": "g_mean"},
             classes_share="mean",
         ),
@@ -285,7 +287,7 @@ METRICS: dict[str, Metric] = {
             True,
             "The mean over the classes of the rows found over those found, missed or wrongly named.",
             {"multiclass": by_decision("jaccard"), "multilabel": by_decision("jaccard")},
-            shown=False,
+            shown=(),
             rule={"metric": "jaccard"},
             classes_share="mean",
         ),
@@ -302,7 +304,7 @@ METRICS: dict[str, Metric] = {
             True,
             "How often a row of a class (or with a label) is ranked above one that is not (or without).",
             {"multiclass": _of_two_classes(roc_auc_score), "multilabel": _label_roc_auc},
-            shown=False,
+            shown=(),
         ),
         Metric(
             "nll",

@@ -40,7 +40,11 @@ def shown_metrics(results: Results) -> list[Metric]:
     """Return the metrics that tables show: the one that decides, and the most telling of the others."""
     main = results["main_metric"]
     reached = {metric for metrics in results["losses"].values() for metric in metrics}
-    others = [metric for name, metric in METRICS.items() if name in reached and metric.shown and name != main]
+    others = [
+        metric
+        for name, metric in METRICS.items()
+        if name in reached and results["task"] in metric.shown and name != main
+    ]
     return [metric_named(main), *others]
 
 

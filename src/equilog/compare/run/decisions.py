@@ -51,7 +51,8 @@ def learnt(rule: Mapping[str, Any], posterior: Sequence[Array], target: NDArray[
             continue
         codes = column.astype(np.int64)
         # The rule's class 1 is the one to be found, which in the metric is the rarer one.
-        turned = rule["metric"] == "recall_at_precision" and task == "multiclass" and codes.mean() > 0.5
+        named = isinstance(rule["metric"], str) and rule["metric"] == "recall_at_precision"
+        turned = named and task == "multiclass" and codes.mean() > 0.5
         decision = (
             _learnt(rule, probability[:, ::-1], 1 - codes, task) if turned else _learnt(rule, probability, codes, task)
         )
