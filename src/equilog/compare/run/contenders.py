@@ -96,7 +96,12 @@ def named(name: str, task: Task) -> Contender:
 
 
 def chosen(
-    task: Task, *, losses: Sequence[str] = (), models: Sequence[str] = (), sizes: Sequence[int], decides: bool
+    task: Task,
+    *,
+    losses: Sequence[str] = (),
+    models: Sequence[str] = (),
+    sizes: Sequence[int] = (),
+    decides: bool = True,
 ) -> tuple[tuple[Contender, ...], tuple[str, ...]]:
     """Return the contenders of these names, or those of the task, after its baseline, and notes on what is left out.
 
