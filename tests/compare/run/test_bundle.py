@@ -188,7 +188,7 @@ def without_first_tensor(folder: Path) -> None:
 
 
 DAMAGE: dict[str, Tamper] = {
-    "no JSON": lambda folder: (folder / "model.json").write_text('{"format": 2, '),
+    "no JSON": lambda folder: (folder / "model.json").write_text('{"format": 3, '),
     "not a dict": lambda folder: (folder / "model.json").write_text("[1]"),
     "no text": lambda folder: (folder / "model.json").write_bytes(b"\xff\xfe\x00"),
     "unknown task": edited("model.json", "classifier", "targets", "task", "multi"),
@@ -242,9 +242,9 @@ def test_what_is_no_folder_is_no_model(saved, tmp_path):
 
 def test_a_model_of_a_later_format_says_which_version_reads_it(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "model")
-    edited("model.json", "format", 3)(folder)
+    edited("model.json", "format", 4)(folder)
     edited("model.json", "equilog", "9.1")(folder)
-    with pytest.raises(DataError, match=r"format 3 \(equilog 9\.1\).*reads format 2"):
+    with pytest.raises(DataError, match=r"format 4 \(equilog 9\.1\).*reads format 3"):
         load(folder)
 
 

@@ -55,7 +55,8 @@ def chosen_metric(name: str, task: Task, class_names: Sequence[Sequence[str]]) -
     Raises:
         DataError: there is no such metric, it does not fit the targets, or the file is not as described.
     """
-    if Path(name).suffix or "/" in name or "\\" in name:
+    numbered = name.partition("=")[0].replace("-", "_") in NUMBERED
+    if not numbered and (Path(name).suffix or "/" in name or "\\" in name):
         return MetricChoice(COST, _read_costs(Path(name), task, class_names))
     name = name.replace("-", "_")
     name = ALIASES[task].get(name, name)

@@ -1,5 +1,6 @@
 """The whole comparison: every contender on every split, spread over processes, stored as it goes, summed up at last."""
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -288,7 +289,7 @@ def _provenance(plan: Plan, settings: Mapping[str, object], runs: Sequence[RunRe
     return {
         "command": plan.command,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": dict(settings),
+        "settings": json.loads(json.dumps(settings)),
         "seconds": {name: float(np.mean(values)) for name, values in seconds.items()},
         "chosen": found,
     }
