@@ -188,7 +188,7 @@ def test_ones_own_loss_and_estimator_are_compared(kinds):
         sizes=[10],
         decides=True,
     )
-    assert [contender.foreign for contender in asked] == [False, True, True, True]
+    assert [contender.storable for contender in asked] == [True, False, False, False]
     for contender in asked[1:]:
         assert train_and_test(split, names, contender, settings())["metrics"]["accuracy"] > 0.2
 

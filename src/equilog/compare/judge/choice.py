@@ -63,7 +63,11 @@ def choice(
     if not kept:
         kept = [name for name in [*pool, *whole] if storable is None or name in storable][:1] or level
         chosen = kept[0]
-        return {"name": chosen, "best": best, "reason": f"the best that can be stored; {best}, being your own, cannot"}
+        return {
+            "name": chosen,
+            "best": best,
+            "reason": f"the best that can be stored so that loading runs no code; {best} cannot",
+        }
     last = max(complexity.values(), default=(0, 0))
     chosen = min(kept, key=lambda name: (complexity.get(name, last), level.index(name)))
     reason = (

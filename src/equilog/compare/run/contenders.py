@@ -66,6 +66,11 @@ class Contender:
         return is_import_path(self.base)
 
     @property
+    def storable(self) -> bool:
+        """Whether it can be saved so that loading it runs no code and parses nobody's files but ours."""
+        return not self.foreign and (self.kind == "loss" or ESTIMATORS[self.base].package == "sklearn")
+
+    @property
     def complexity(self) -> tuple[int, int]:
         """How much there is to it, the least first: the model, then what is done beside."""
         beside = 0 if self.decision is None else 1 + list(DECISIONS).index(self.decision)

@@ -170,7 +170,7 @@ def compare(
             test_fraction=plan.test_fraction,
             metric=metric,
             complexity={name: one.complexity for name, one in by_name().items()},
-            storable=[name for name, one in by_name().items() if not one.foreign],
+            storable=[name for name, one in by_name().items() if one.storable],
         )
         if plan.save is not None and plan.save in results["losses"]:
             results["saved"] |= {"name": plan.save, "reason": "as asked by --save"}
@@ -215,6 +215,8 @@ def _check(plan: Plan, jobs: int) -> None:
     names = [contender.name for contender in plan.contenders]
     if plan.save is not None and plan.save not in names:
         raise DataError(f'--save: no contender is called "{plan.save}". {did_you_mean(plan.save, names)}')
+    if any(contender.name == plan.save and not contender.storable for contender in plan.contenders):
+        raise DataError(f"--save: {plan.save} cannot be stored so that loading it runs no code. Save another.")
     if not 0 < plan.test_fraction < 1:
         raise DataError(f"--test-fraction must lie between 0 and 1; got {plan.test_fraction:g}.")
     try:
