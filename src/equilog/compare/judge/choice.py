@@ -70,11 +70,10 @@ def choice(
         }
     last = max(complexity.values(), default=(0, 0))
     chosen = min(kept, key=lambda name: (complexity.get(name, last), level.index(name)))
+    of_those = f" of those seen to be better than {baseline}" if better else ""
     reason = (
-        f"the best in {title}"
+        f"the best in {title}{of_those}"
         if chosen == best
-        else f"the simplest of {len(level)} that are not seen to be worse in {title} than the best, {best}"
+        else f"the simplest of {len(level)} that are not seen to be worse in {title} than the best{of_those}, {best}"
     )
-    if chosen == best and len(level) > 1:
-        reason += ", and no simpler one is level with it"
     return {"name": chosen, "best": best, "reason": reason}

@@ -33,7 +33,9 @@
   const visible = () => losses.map((_, at) => at).filter(at => shown[at]);
   const TALL = () => narrow() ? 340 : 400;
 
-  const picked = {recall: 0, curves: "valid_score", loss: 0, target: 0, across: 0, up: Math.min(1, numbers.metrics.length - 1)};
+  const picked = {recall: 0, curves: "valid_score", loss: 0, target: 0, across: 0, up: 0};
+  // What most pay with is accuracy.
+  picked.up = Math.max(numbers.metrics.findIndex(of => of.title === "Accuracy"), Math.min(1, numbers.metrics.length - 1));
   const picker = (place, label, key, options, drawn) => {
     const element = document.createElement("label");
     const select = document.createElement("select");
