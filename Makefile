@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@$(BIN)/equilog compare $(or $(ARGS),digits-lt --seeds 10)
+	@$(BIN)/equilog compare $(or $(ARGS),digits-lt)
 
 test: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" $(ARGS)

@@ -148,14 +148,15 @@ def save_soft(frame: pd.DataFrame) -> tuple[str, list[str]]:
 @pytest.mark.parametrize("save", [save_mixed, save_several, save_labels, save_soft])
 def test_every_kind_of_file_and_target_is_compared_and_predicted(save):
     data, asked = save(iris())
-    result = equilog("compare", data, *asked, *QUICK, "--losses", "", "--out", "out")
+    result = equilog("compare", data, *asked, *QUICK, "--losses", "all", "--out", "out")
     assert result.exit_code == 0, result.output
     assert "failed" not in result.output
     assert "Warning" not in result.output
     assert CONTROL.search(result.output) is None
     assert [path.name for path in Path("out").glob(".*")] == []
     task = json.loads(Path("out/results.json").read_text())["task"]
-    assert set(json.loads(Path("out/results.json").read_text())["losses"]) == {
+    compared = set(json.loads(Path("out/results.json").read_text())["losses"])
+    assert {name for name in compared if "+" not in name} == {
         name for name, entry in LOSSES.items() if task in entry.tasks
     }
     result = equilog("predict", "out/model", data, "--out", "-")
@@ -166,6 +167,32 @@ def test_every_kind_of_file_and_target_is_compared_and_predicted(save):
     assert not predicted.isna().any(axis=None)
     probabilities = predicted.filter(regex="^(balanced|posterior) ")
     assert ((probabilities >= 0) & (probabilities <= 1)).all(axis=None)
+
+
+def test_models_metric_and_what_to_save_are_options():
+    iris().to_csv("iris.csv", index=False)
+    asked = ("compare", "iris.csv", "--target", "species", *QUICK, "--out", "out")
+    more = ("--models", "logistic,logistic+rule", "--metric", "worst-recall", "--save", "logistic+rule", "--tune")
+    result = equilog(*asked, *more)
+    assert result.exit_code == 0, result.output
+    assert "The model to save is logistic+rule: as asked by --save." in " ".join(result.stdout.split())
+    results = json.loads(Path("out/results.json").read_text())
+    assert results["main_metric"] == "worst_class_recall"
+    assert set(results["losses"]) == {"cross-entropy", "logistic", "logistic+rule"}
+    assert set(results["provenance"]["chosen"]) <= {"cross-entropy"}
+    assert results["provenance"]["settings"]["tune"]
+    page = Path("out/report.html").read_text()
+    assert "The learning rate of each loss was chosen on validation rows" in page
+    assert {path.name for path in Path("out/model").iterdir()} == {
+        "model.json",
+        "estimators.skops",
+        "preprocessor.skops",
+    }
+    result = equilog("predict", "out/model", "iris.csv", "--out", "-")
+    assert result.exit_code == 0, result.output
+    Path("told.csv").write_text(result.stdout)
+    assert (pd.read_csv("told.csv")["species"] == iris()["species"]).mean() > 0.9
+    assert "metric was worst_class_recall and is now balanced_accuracy" in refused(*asked, "--tune", "--resume")
 
 
 def test_notes_say_what_was_done_to_the_columns():
@@ -242,6 +269,9 @@ def test_data_that_cannot_be_used_is_refused_with_its_place_and_remedy(fault):
             ("iris.csv", "--target", "species", "--multilabel", "--soft"),
             "either labels (--multilabel) or probabilities (--soft)",
         ),
+        (("digits-lt", "--models", "hist-bg"), 'No model is called "hist-bg". Did you mean hist-gb'),
+        (("digits-lt", "--metric", "f1"), '--metric: no metric of multiclass targets is called "f1"'),
+        (("digits-lt", "--save", "logistc"), '--save: no contender is called "logistc". Did you mean logistic'),
         (("digits-lt", "--hidden", "many"), 'or 0 for a linear model; got "many"'),
         (("digits-lt", "--hidden", "-3"), "--hidden must be widths"),
         (("digits-lt", "--hidden", "8,0"), "--hidden must be widths"),
@@ -286,7 +316,7 @@ def test_a_run_that_fails_costs_exit_status_1_and_no_other_run(monkeypatch):
     assert "failed: focal, split 0: this loss cannot be made" in result.stderr
     assert "log-balanced" in result.stdout
     assert "focal" not in result.stdout
-    assert "Written to out: results.json, report.html, model/" in result.stdout
+    assert "Written to out: results.json, report.html, tables/, model/" in result.stdout
 
 
 def test_other_options_are_no_way_to_go_on():
@@ -467,12 +497,12 @@ import equilog.cli
 """
 
 EXTRAS = set(
-    "jinja2 joblib numpy pandas plotly pyarrow rich safetensors scipy skops sklearn typer".split()  # noqa: SIM905
+    "jinja2 joblib numpy pandas pyarrow rich safetensors scipy skops sklearn typer".split()  # noqa: SIM905
 )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("blocked", [EXTRAS, {"plotly"}])
+@pytest.mark.parametrize("blocked", [EXTRAS, {"jinja2"}])
 def test_without_the_extras_the_losses_work_and_the_command_says_what_to_install(blocked):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", WITHOUT_EXTRAS.format(blocked=blocked)],
@@ -484,7 +514,7 @@ def test_without_the_extras_the_losses_work_and_the_command_says_what_to_install
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert re.fullmatch(r"The command line .*pip install 'equilog\[compare\]' \(\w+ is not installed\)", line)
-    assert blocked == EXTRAS or "plotly" in line
+    assert blocked == EXTRAS or "jinja2" in line
 
 
 @pytest.mark.slow
@@ -540,7 +570,8 @@ def customers(rows: int = 120) -> pd.DataFrame:
 def test_predictions_keep_the_ids_and_warn_of_what_training_had_not():
     customers().to_csv("customers.csv", index=False)
     assert (
-        equilog("compare", "customers.csv", "--target", "left", *QUICK, "--losses", "", "--out", "out").exit_code == 0
+        equilog("compare", "customers.csv", "--target", "left", *QUICK, "--losses", "all", "--out", "out").exit_code
+        == 0
     )
     new = customers().drop(columns="left")
     assert equilog("predict", "out/model", "customers.csv").stderr == "Written to predictions.csv: 120 rows\n"

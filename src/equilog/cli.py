@@ -1,5 +1,6 @@
 """The command line: equilog compare, equilog predict, equilog verify."""
 
+import shlex
 import signal
 import sys
 import threading
@@ -36,8 +37,14 @@ try:
     from equilog.compare.data.tables import read_rows
     from equilog.compare.errors import DataError
     from equilog.compare.files import replacing
+    from equilog.compare.judge.chosen_metric import chosen_metric
+    from equilog.compare.judge.metrics import METRICS
     from equilog.compare.run import bundle, experiment
-    from equilog.compare.run.one_run import Failure, ModelSettings
+    from equilog.compare.run.contenders import chosen
+    from equilog.compare.run.decisions import DECISIONS
+    from equilog.compare.run.estimators import ESTIMATORS, is_installed
+    from equilog.compare.run.models import ModelSettings
+    from equilog.compare.run.one_run import Failure
     from equilog.compare.show.terminal import print_results
     from equilog.verify import main as run_checks
 except ModuleNotFoundError as error:
@@ -95,8 +102,32 @@ def compare(
         Rare | None, typer.Option(help="What to do with classes of one row: make them one class, or leave them out.")
     ] = None,
     losses: Annotated[
-        list[str] | None, typer.Option(help="Losses, separated by commas; all that fit if left out.")
+        list[str] | None,
+        typer.Option(
+            "--losses",
+            "--loss",
+            help="Losses for the network, separated by commas: names, package.module:Name, or all; with +prior-off or "
+            "+rule so decided. All losses and models that fit if --losses and --models are left out.",
+        ),
     ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            "--model",
+            help="Other models, separated by commas: names such as logistic or hist-gb-balanced, package.module:Name, "
+            "or all; with +prior-off or +rule so decided.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What decides: the name of a metric (--list), or a CSV file of costs.")
+    ] = None,
+    save: Annotated[
+        str | None, typer.Option(help="Which contender to save; the simplest of the best if left out.")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Choose each loss's learning rate on validation rows, from three.")
+    ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Number of random splits.")] = 5,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
@@ -111,7 +142,7 @@ def compare(
     device: Annotated[str, typer.Option(help="Where networks are trained: cpu, cuda.")] = "cpu",
     list_names: Annotated[bool, typer.Option("--list", help="List the named data sets and the losses.")] = False,
 ) -> None:
-    """Train the same model with each loss on the same splits, and say which served."""
+    """Train losses and models on the same splits, and say which served."""
     if list_names:
         _print_names()
         return
@@ -125,9 +156,21 @@ def compare(
     )
     if rare is not None:
         dataset = without_rare(dataset, rare)
-    names = [name.strip() for listed in losses or () for name in listed.split(",") if name.strip()]
+    judged_by = None if metric is None else chosen_metric(metric, dataset.task, dataset.class_names)
+    contenders, notes = chosen(
+        dataset.task,
+        losses=_names(losses),
+        models=_names(models),
+        sizes=[len(classes) for classes in dataset.class_names],
+        decides=judged_by is None or bool(judged_by.metric().rule),
+    )
     plan = experiment.Plan(
-        losses=experiment.chosen_losses(dataset.task, names),
+        contenders=contenders,
+        notes=notes,
+        metric=judged_by,
+        tune=tune,
+        save=save,
+        command=shlex.join(["equilog", *sys.argv[1:]]),
         seeds=seeds,
         test_fraction=test_fraction,
         model=ModelSettings(
@@ -142,7 +185,7 @@ def compare(
     with _terminable():
         comparison = _compared(dataset, plan, folder, jobs=jobs, resume=resume)
     print_results(out, comparison.results)
-    written = ["results.json", "report.html", *(["model/"] if comparison.model else [])]
+    written = ["results.json", "report.html", "tables/", *(["model/"] if comparison.model else [])]
     out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
     if comparison.interrupted:
         err.print(Text("interrupted; the same command with --resume goes on from here", style="yellow"))
@@ -267,10 +310,27 @@ def verify(
     raise typer.Exit(status)
 
 
+def _names(options: Sequence[str] | None) -> list[str]:
+    """Return what an option names that may be repeated and separated by commas."""
+    return [name.strip() for listed in options or () for name in listed.split(",") if name.strip()]
+
+
 def _print_names() -> None:
     for title, rows in (
         ("Data sets", [(name, named.summary) for name, named in NAMED.items()]),
         ("Losses", [(entry.name, f"{entry.summary} ({', '.join(sorted(entry.tasks))})") for entry in LOSSES.values()]),
+        (
+            "Models, also NAME-balanced",
+            [
+                (entry.name, entry.summary + ("" if is_installed(entry.name) else " (not installed)"))
+                for entry in ESTIMATORS.values()
+            ],
+        ),
+        ("Decisions, as in hist-gb+rule", list(DECISIONS.items())),
+        (
+            "Metrics, also f_beta=2 and recall_at_precision=0.9",
+            [(entry.name, f"{entry.meaning} ({', '.join(sorted(entry.scorers))})") for entry in METRICS.values()],
+        ),
     ):
         table = Table(title=title, title_justify="left", box=None, show_header=False)
         for row in rows:

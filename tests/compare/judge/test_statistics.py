@@ -148,7 +148,12 @@ def test_verdict_names_the_best_loss_its_gain_and_its_cost():
     low, high = estimate(gain, FRACTION)["ci95"]
     assert verdict.startswith(f"ours served best: balanced accuracy {np.mean(0.80 + noise + gain):.3f}, ")
     assert f"{gain.mean():.3f} better than cross-entropy (95 % interval {low:.3f} to {high:.3f})" in verdict
-    assert f"It costs: NLL {np.mean(0.30 + noise + cost):.3f}, {cost.mean():.3f} worse." in verdict
+    low, high = estimate(cost, FRACTION)["ci95"]
+    before, after = np.mean(0.30 + noise), np.mean(0.30 + noise + cost)
+    assert (
+        f"It costs: NLL {before:.3f} to {after:.3f}, {cost.mean():.3f} worse (95 % interval {low:.3f} to {high:.3f})."
+        in verdict
+    )
 
 
 @pytest.mark.usefixtures("ours")
@@ -217,7 +222,7 @@ def test_verdict_of_losses_that_do_the_same_sees_no_difference():
 @pytest.mark.parametrize(
     ("groups", "start"),
     [
-        ([runs("other", wobble(0.8, 17))], "No verdict: cross-entropy, the loss to compare with, has no finished run"),
+        ([runs("other", wobble(0.8, 17))], "No verdict: cross-entropy, the one to compare with, has no finished run"),
         ([runs("cross-entropy", wobble(0.8, 18))], "No verdict: only cross-entropy has finished runs"),
         (
             [runs("cross-entropy", [0.8], seeds=[0]), runs("other", [0.9], seeds=[1])],
@@ -256,3 +261,55 @@ def test_a_loss_this_version_does_not_know_is_not_ours():
 def test_runs_that_cannot_be_summarised_are_refused(records, fraction, message):
     with pytest.raises(ValueError, match=message):
         summarise(dataset(), records, "a", test_fraction=fraction)
+
+
+def test_where_the_best_cannot_be_stored_the_next_best_is_saved():
+    noise = wobble(0, 20)
+    groups = (
+        runs("cross-entropy", 0.80 + noise),
+        runs("own:Model", 0.90 + noise + wobble(0, 21, 0.002)),
+        runs("other", 0.86 + noise + wobble(0, 22, 0.002)),
+        runs("simple", 0.86 + noise + wobble(0, 23, 0.02)),
+    )
+    every = [run for group in groups for run in group]
+
+    def saved(**more):
+        return summarise(dataset(), every, "cross-entropy", test_fraction=FRACTION, **more)["saved"]
+
+    assert saved()["name"] == "own:Model"
+    choice = saved(storable=["cross-entropy", "other", "simple"])
+    assert (choice["name"], choice["best"]) == ("other", "own:Model")
+    assert "cannot" in choice["reason"]
+
+
+def test_a_simpler_contender_that_is_level_with_the_best_is_saved():
+    noise = wobble(0, 24)
+    groups = (
+        runs("cross-entropy", 0.70 + noise),
+        runs("best", 0.861 + noise + wobble(0, 25, 0.002)),
+        runs("simple", 0.860 + noise + wobble(0, 26, 0.002)),
+        runs("worse", 0.800 + noise + wobble(0, 27, 0.002)),
+    )
+    complexity = {"cross-entropy": (2, 0), "best": (3, 0), "simple": (1, 0), "worse": (0, 0)}
+    results = summarise(
+        dataset(),
+        [run for group in groups for run in group],
+        "cross-entropy",
+        test_fraction=FRACTION,
+        complexity=complexity,
+    )
+    assert results["saved"]["name"] == "simple"
+    assert results["saved"]["best"] == "best"
+    assert "the simplest of 2 that are not seen to be worse" in results["saved"]["reason"]
+
+
+def test_what_is_given_up_is_named_also_where_few_splits_hide_it():
+    falls = runs("other", [0.9, 0.9002], seeds=[0, 1], accuracy=[0.97, 0.93], nll=[0.31, 0.3])
+    results = summary(
+        runs("cross-entropy", [0.5, 0.5001], seeds=[0, 1], accuracy=[0.999, 0.999], nll=[0.3, 0.31]), falls
+    )
+    assert results["saved"]["name"] == "other"
+    [cost] = results["costs"]
+    assert (cost["metric"], cost["baseline_mean"], cost["mean"]) == ("accuracy", *map(pytest.approx, (0.999, -0.049)))
+    assert cost["ci95"][0] < 0 < cost["ci95"][1]
+    assert "It costs: accuracy 0.999 to 0.950, 0.049 worse (95 % interval" in results["verdict"]

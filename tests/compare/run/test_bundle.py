@@ -21,8 +21,13 @@ from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor
 from equilog.compare.data.tables import load_table, read_rows
 from equilog.compare.errors import DataError
+from equilog.compare.judge.chosen_metric import MetricChoice
+from equilog.compare.run.answers import TargetNames
 from equilog.compare.run.bundle import Bundle, load, save
-from equilog.compare.run.one_run import ModelSettings, TargetNames, as_fitted
+from equilog.compare.run.contenders import Contender
+from equilog.compare.run.contenders import named as contender_named
+from equilog.compare.run.models import ModelSettings
+from equilog.compare.run.one_run import RunSettings, decide, fit
 
 KINDS = ("multiclass", "columns", "multilabel", "soft")
 QUICK = ModelSettings(hidden_units=(8,), max_epochs=3, batch_size=64)
@@ -30,11 +35,13 @@ QUICK = ModelSettings(hidden_units=(8,), max_epochs=3, batch_size=64)
 Tamper = Callable[[Path], object]
 
 
-def fitted(dataset: Dataset, loss: str = "auto") -> Bundle:
+def fitted(dataset: Dataset, name: str = "auto", metric: MetricChoice | None = None) -> Bundle:
     preprocessor, _ = make_preprocessor(dataset.features)
-    inputs = preprocessor.fit_transform(dataset.features)
-    model = QUICK.classifier(loss, dataset.task, 0).fit(inputs, as_fitted(dataset.target, dataset.task))
-    return Bundle(preprocessor, model, TargetNames(dataset.task, dataset.target_names, dataset.class_names))
+    names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
+    contender: Contender = contender_named(name, dataset.task)
+    settings = RunSettings(metric or MetricChoice("macro_f1"), QUICK)
+    arguments = preprocessor.fit_transform(dataset.features), dataset.target, names, contender, settings, 0
+    return Bundle(preprocessor, decide(fit(*arguments), *arguments), names, contender=contender.name)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +188,7 @@ def without_first_tensor(folder: Path) -> None:
 
 
 DAMAGE: dict[str, Tamper] = {
-    "no JSON": lambda folder: (folder / "model.json").write_text('{"format": 2, '),
+    "no JSON": lambda folder: (folder / "model.json").write_text('{"format": 3, '),
     "not a dict": lambda folder: (folder / "model.json").write_text("[1]"),
     "no text": lambda folder: (folder / "model.json").write_bytes(b"\xff\xfe\x00"),
     "unknown task": edited("model.json", "classifier", "targets", "task", "multi"),
@@ -235,9 +242,9 @@ def test_what_is_no_folder_is_no_model(saved, tmp_path):
 
 def test_a_model_of_a_later_format_says_which_version_reads_it(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "model")
-    edited("model.json", "format", 3)(folder)
+    edited("model.json", "format", 4)(folder)
     edited("model.json", "equilog", "9.1")(folder)
-    with pytest.raises(DataError, match=r"format 3 \(equilog 9\.1\).*reads format 2"):
+    with pytest.raises(DataError, match=r"format 4 \(equilog 9\.1\).*reads format 3"):
         load(folder)
 
 

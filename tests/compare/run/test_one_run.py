@@ -13,17 +13,17 @@ from equilog.baselines.registry import losses_for
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor
 from equilog.compare.data.splits import split_rows
+from equilog.compare.judge.chosen_metric import MetricChoice
 from equilog.compare.judge.metrics import metrics_for
 from equilog.compare.judge.records import RunRecord
+from equilog.compare.run.answers import TargetNames
+from equilog.compare.run.contenders import Contender
+from equilog.compare.run.models import ModelSettings, Network, as_fitted
 from equilog.compare.run.one_run import (
     Failure,
-    ModelSettings,
+    RunSettings,
     Split,
-    TargetNames,
-    all_classes,
-    as_fitted,
     attempt,
-    judged,
     one_thread,
     prepare,
     train_and_test,
@@ -31,6 +31,10 @@ from equilog.compare.run.one_run import (
 
 KINDS = ("multiclass", "columns", "multilabel", "soft")
 QUICK = ModelSettings(hidden_units=(8,), max_epochs=3, batch_size=64)
+SETTINGS = RunSettings(MetricChoice("macro_f1"), QUICK)
+
+TWO_CLASSES = ("average_precision", "roc_auc")
+"""Metrics that more classes than two leave out."""
 
 Prepared = Callable[..., tuple[Split, TargetNames]]
 
@@ -72,10 +76,12 @@ def test_every_loss_starts_from_the_same_weights(prepared, kind):
 def test_a_record_holds_what_it_should_and_only_finite_numbers(prepared, kind):
     split, names = prepared(kind)
     for loss in losses_for(names.task):
-        record = train_and_test(split, names, loss, QUICK)
+        record = train_and_test(split, names, Contender("loss", loss), SETTINGS)
         assert set(record) == set(get_type_hints(RunRecord))
         assert (record["loss"], record["seed"]) == (loss, 0)
-        assert list(record["metrics"]) == metrics_for(names.task)
+        assert list(record["metrics"]) == [
+            name for name in metrics_for(names.task) if name not in TWO_CLASSES or kind == "multilabel"
+        ]
         assert np.isfinite(list(record["metrics"].values())).all()
         assert [len(values) for values in record["curve"].values()] == [3, 3, 3]
         assert [column["target"] for column in record["classes"]] == list(names.targets)
@@ -86,13 +92,14 @@ def test_a_record_holds_what_it_should_and_only_finite_numbers(prepared, kind):
 def test_the_same_run_gives_the_same_record(prepared, kind):
     split, names = prepared(kind)
     loss = losses_for(names.task)[0]
-    first, again = (train_and_test(split, names, loss, QUICK) for _ in range(2))
+    contender = Contender("loss", loss, decision=None if names.task == "soft" else "rule")
+    first, again = (train_and_test(split, names, contender, SETTINGS) for _ in range(2))
     assert first | {"seconds": 0} == again | {"seconds": 0}
 
 
 def test_metrics_are_those_of_the_test_rows(prepared):
     split, names = prepared("multiclass")
-    record = train_and_test(split, names, "cross-entropy", QUICK)
+    record = train_and_test(split, names, Contender("loss", "cross-entropy"), SETTINGS)
     model = QUICK.classifier("cross-entropy", "multiclass", 0)
     model.fit(split.train_features, split.train_target[:, 0])
     truth = split.test_target[:, 0]
@@ -109,17 +116,19 @@ def test_classes_that_no_training_row_has_get_probability_zero(prepared):
     split, names = prepared("columns")
     known = np.isin(split.train_target[:, 0], (3, 7), invert=True)
     fewer = replace(split, train_features=split.train_features[known], train_target=split.train_target[known])
-    model = QUICK.classifier("log-balanced", "multiclass", 0).fit(fewer.train_features, fewer.train_target)
-    for kind in ("balanced", "posterior"):
-        digit, parity = all_classes(model, fewer.test_features, kind, names)
+    answers = (
+        Network("log-balanced", QUICK)
+        .fit(fewer.train_features, fewer.train_target, names, 0)
+        .answers(fewer.test_features)
+    )
+    for digit, parity in (answers.balanced, answers.posterior):
         assert digit.shape == (len(fewer.test_features), 10)
         assert (digit[:, [3, 7]] == 0).all()
         assert (np.delete(digit, [3, 7], axis=1) > 0).all()
         np.testing.assert_allclose(digit.sum(axis=1), 1)
         np.testing.assert_allclose(parity.sum(axis=1), 1)
-    predicted, _ = judged(model, fewer.test_features, names)
-    assert not np.isin(predicted[:, 0], (3, 7)).any()
-    record = train_and_test(fewer, names, "log-balanced", QUICK)
+    assert not np.isin(answers.decided[0], (3, 7)).any()
+    record = train_and_test(fewer, names, Contender("loss", "log-balanced"), SETTINGS)
     assert [record["classes"][0]["recall"][digit] for digit in (3, 7)] == [0, 0]
     assert np.isfinite(list(record["metrics"].values())).all()
 
@@ -138,7 +147,12 @@ def test_the_preprocessor_learns_from_the_training_rows_alone(kinds):
 
 def test_a_loss_that_overflows_ends_its_curve_there(prepared):
     split, names = prepared("multiclass")
-    record = train_and_test(split, names, "cross-entropy", replace(QUICK, learning_rate=1e3, max_epochs=30))
+    record = train_and_test(
+        split,
+        names,
+        Contender("loss", "cross-entropy"),
+        replace(SETTINGS, model=replace(QUICK, learning_rate=1e3, max_epochs=30)),
+    )
     lengths = {len(values) for values in record["curve"].values()}
     assert len(lengths) == 1
     assert 0 < lengths.pop() < 30
@@ -146,12 +160,17 @@ def test_a_loss_that_overflows_ends_its_curve_there(prepared):
 
 
 def test_a_training_that_cannot_be_finished_is_told_by_loss_and_split(prepared):
-    outcome = attempt(*prepared("multiclass", seed=4), "cross-entropy", replace(QUICK, learning_rate=1e30))
-    assert isinstance(outcome, Failure)
-    assert outcome.loss == "cross-entropy"
-    assert outcome.reason.startswith("cross-entropy, split 4: ")
-    assert "overflowed" in outcome.reason
-    assert "learning_rate=1e+30" in outcome.reason
+    settings = replace(SETTINGS, model=replace(QUICK, learning_rate=1e30))
+    contenders = [Contender("loss", "cross-entropy", decision=decision) for decision in (None, "rule")]
+    outcomes = attempt(*prepared("multiclass", seed=4), contenders, settings)
+    assert [outcome.loss for outcome in outcomes if isinstance(outcome, Failure)] == [
+        "cross-entropy",
+        "cross-entropy+rule",
+    ]
+    for outcome in outcomes:
+        assert outcome.reason.startswith("cross-entropy, split 4: ")
+        assert "overflowed" in outcome.reason
+        assert "learning_rate=1e+30" in outcome.reason
 
 
 def test_threads_are_one_within_and_as_before_after():

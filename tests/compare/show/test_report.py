@@ -6,16 +6,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 
 from equilog.baselines import registry
 from equilog.compare.errors import DataError
-from equilog.compare.judge.metrics import METRICS, class_records, evaluate, metrics_for, reliability
-from equilog.compare.judge.ranking import ranked
+from equilog.compare.judge.metrics import METRICS, class_records, evaluate, reliability
+from equilog.compare.judge.ranking import ranked, shown_metrics
 from equilog.compare.judge.statistics import summarise
 from equilog.compare.show.charts import CONFUSION_SHOWN, RECALL_SHOWN, charts
 from equilog.compare.show.report import render_report, write_report
+from equilog.compare.show.tables import write_tables
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
@@ -27,7 +29,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-CHARTS = ("main-chart", "recall-chart", "reliability-chart", "curves-chart", "confusion-chart")
+CHARTS = ("main-chart", "trade-chart", "recall-chart", "reliability-chart", "curves-chart", "confusion-chart")
 HOSTILE = (
     "<img src=x onerror=ran('image')>",
     "</script><script>ran('script')</script>",
@@ -75,7 +77,7 @@ def visit(browser, tmp_path):
         page.on("request", lambda request: page.fetched.append(request.url))
         page.add_init_script("window.ran = what => console.error(`ran ${what}`)")
         page.goto(path.as_uri())
-        page.wait_for_selector("#curves-chart .main-svg")
+        page.wait_for_selector("#curves-chart svg.plot")
         page.where = path.as_uri()
         return page
 
@@ -97,6 +99,13 @@ def names_in_order(page):
     return page.eval_on_selector_all("#board tbody th", "cells => cells.map(cell => cell.dataset.value)")
 
 
+def point_at(page, mark):
+    """Move the pointer to the middle of a mark, clear of the legend that stays at the top."""
+    mark.evaluate("each => each.scrollIntoView({block: 'center'})")
+    box = mark.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
 def labels(page, chart):
     return page.eval_on_selector_all(f"#{chart} text", "texts => texts.map(text => text.textContent)")
 
@@ -111,12 +120,12 @@ def test_the_report_opens_offline_draws_every_chart_and_fetches_nothing(task, vi
         if chart == "confusion-chart" and task == "multilabel":
             assert page.is_hidden("#confusion-section")
             continue
-        assert page.locator(f"#{chart} svg.main-svg").count() >= 1
+        assert page.locator(f"#{chart} svg.plot").count() == 1
         page.locator(f"#{chart}").scroll_into_view_if_needed()
-    drawn = {chart: page.locator(f"#{chart} .scatterlayer .trace").count() for chart in CHARTS[:4]}
-    losses = len(results["losses"])
-    assert drawn == {chart: losses + (chart == "reliability-chart") for chart in CHARTS[:4]}
-    assert results["verdict"] == " ".join(page.locator(".verdict p").all_inner_texts())
+    drawn = {chart: page.locator(f"#{chart} .series").count() for chart in CHARTS[:5]}
+    assert drawn == dict.fromkeys(CHARTS[:5], len(results["losses"]))
+    assert results["verdict"] == " ".join(page.locator(".verdict p:not(.saved)").all_inner_texts())
+    assert page.locator(".saved").inner_text().startswith(f"The model to save is {results['saved']['name']}: ")
     assert page.locator(".ours:not(.plain)").all_inner_texts() == ["ours"]
     assert page.faults == []
     assert page.fetched == [page.where]
@@ -128,7 +137,8 @@ def test_the_leaderboard_holds_the_numbers_and_sorts_by_each_heading(visit, comp
     page = visit(results, runs)
     main = results["main_metric"]
     assert names_in_order(page) == ranked(results["losses"], main)
-    for metric in metrics_for("multiclass"):
+    shown = [metric.name for metric in shown_metrics(results)]
+    for metric in shown:
         heading = page.locator("#board thead th", has_text=re.compile(rf"^{METRICS[metric].title}"))
         heading.locator("button").click()
         first = heading.get_attribute("aria-sort")
@@ -148,7 +158,7 @@ def test_the_leaderboard_holds_the_numbers_and_sorts_by_each_heading(visit, comp
     page.locator("#board thead th button").first.click()
     assert names_in_order(page) == sorted(results["losses"])
     row = page.locator("#board tbody tr", has_text="class-weighted").inner_text()
-    for metric in metrics_for("multiclass"):
+    for metric in shown:
         assert f"{results['losses']['class-weighted'][metric]['mean']:.3f}" in row
     assert page.faults == []
 
@@ -159,8 +169,8 @@ def test_choosing_losses_targets_and_curves_redraws_the_charts(visit, comparison
     page = visit(results, runs)
     losses = len(results["losses"])
     page.locator("#chips button", has_text="class-weighted").click()
-    assert page.locator("#main-chart .scatterlayer .trace").count() == losses - 1
-    assert page.locator("#recall-chart .scatterlayer .trace").count() == losses - 1
+    assert page.locator("#main-chart .series").count() == losses - 1
+    assert page.locator("#recall-chart .series").count() == losses - 1
     assert page.locator('#chips [aria-pressed="false"]').all_inner_texts() == ["class-weighted"]
     assert "class-weighted" not in labels(page, "main-chart")
 
@@ -169,10 +179,56 @@ def test_choosing_losses_targets_and_curves_redraws_the_charts(visit, comparison
     assert page.locator("#confusion-chart .xtick").count() == 2
     page.select_option("#curves-pick select", label="training loss")
     assert "training loss" in labels(page, "curves-chart")
-    before = page.locator("#recall-chart .scatterlayer path.point").count()
+    before = page.locator("#recall-chart .mark").count()
     page.select_option("#recall-pick select", label="parity")
-    assert page.locator("#recall-chart .scatterlayer path.point").count() == 2 * before / 10
+    assert page.locator("#recall-chart .mark").count() == 2 * before / 10
     assert page.faults == []
+
+
+@needs_browser
+def test_two_metrics_of_choice_are_set_against_each_other_and_charts_can_be_kept(visit, comparisons):
+    results, runs = comparisons("multiclass")
+    page = visit(results, runs)
+    page.select_option("#trade-pick select >> nth=0", label="NLL")
+    page.select_option("#trade-pick select >> nth=1", label="Matthews' correlation")
+    said = labels(page, "trade-chart")
+    assert "NLL (smaller is better)" in said
+    assert "Matthews' correlation (larger is better)" in said
+    point_at(page, page.locator("#trade-chart .mark").first)
+    page.wait_for_selector(".tip:not([hidden])")
+    assert re.search(r"NLL \d\.\d{3} \(", page.locator(".tip").text_content())
+    for kind, begins in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        with page.expect_download() as download:
+            page.get_by_label(f"Save this chart as {kind}").nth(1).click()
+        assert download.value.suggested_filename == f"trade-chart.{kind.lower()}"
+        assert Path(download.value.path()).read_bytes().startswith(begins)
+    assert page.faults == []
+
+
+def test_the_report_is_small_enough_to_mail(tmp_path, comparisons):
+    path = write_report(tmp_path / "report.html", *comparisons("multiclass"))
+    assert path.stat().st_size < 200_000
+
+
+def test_tables_hold_the_numbers_and_no_formulas(tmp_path, compare):
+    data, runs = compare(losses=("cross-entropy", "class-weighted", "=1+1"), names=HOSTILE, seeds=[0, 1])
+    results = summarise(data, runs, "cross-entropy", test_fraction=0.4)
+    folder = write_tables(tmp_path / "tables", results, runs)
+    metrics = pd.read_csv(folder / "metrics.csv").set_index(["contender", "metric"])
+    for loss, reached in results["losses"].items():
+        for metric, interval in reached.items():
+            assert metrics.loc[(loss.replace("=1", "'=1"), metric), "mean"] == pytest.approx(interval["mean"])
+    difference = pd.read_csv(folder / "differences.csv").set_index("contender").loc["class-weighted"]
+    assert [difference["low"], difference["high"]] == pytest.approx(results["differences"]["class-weighted"]["ci95"])
+    recall = pd.read_csv(folder / "recall.csv")
+    assert len(recall) == 3 * (10 + 2)
+    assert set(recall[recall["target"] == "digit"]["class"]) == set(HOSTILE)
+    confusion = pd.read_csv(folder / "confusion.csv")
+    assert len(confusion) == 3 * (100 + 4)
+    of_two = [np.sum(run["classes"][0]["confusion"]) for run in runs if run["loss"] == "cross-entropy"]
+    mine = confusion[(confusion["target"] == "digit") & (confusion["contender"] == "cross-entropy")]
+    assert mine["rows_a_split"].sum() == pytest.approx(np.mean(of_two))
+    assert set(pd.read_csv(folder / "curves.csv")["epoch"]) == set(range(1, 7))
 
 
 @needs_browser
@@ -246,13 +302,10 @@ def test_names_from_the_data_are_text_and_nothing_of_them_runs(visit, compare):
     for name in HOSTILE:
         assert (name if len(name) <= 18 else name[:17] + "…") in shown
 
-    # Names in hover texts, which are markup to plotly too.
-    page.locator("#confusion-chart").evaluate("each => each.scrollIntoView({block: 'center'})")
-    box = page.locator("#confusion-chart .nsewdrag").bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 20, box["y"] + box["height"] / 20)
-    page.wait_for_selector("#confusion-chart .hoverlayer text")
-    hover = "".join(page.locator("#confusion-chart .hoverlayer text").all_text_contents())
-    assert f"{HOSTILE[0]} taken for {HOSTILE[0]}" in hover
+    # Names beside the pointer.
+    point_at(page, page.locator("#confusion-chart .cell").first)
+    page.wait_for_selector(".tip:not([hidden])")
+    assert f"{HOSTILE[0]} taken for {HOSTILE[0]}" in page.locator(".tip").text_content()
 
     built = page.evaluate(
         """() => [document.images.length, document.querySelectorAll("script").length,
@@ -314,7 +367,7 @@ def test_very_many_classes_are_shown_in_part_and_the_page_says_so(visit, many_cl
     classes = len(runs[0]["classes"][0]["names"])
     assert f"The {CONFUSION_SHOWN} of {classes} classes" in page.locator("#confusion-note").inner_text()
     assert f"{classes} classes are too many to show singly" in page.locator("#recall-note").inner_text()
-    assert page.locator("#recall-chart .scatterlayer path.point").count() <= RECALL_SHOWN * len(results["losses"])
+    assert page.locator("#recall-chart .mark").count() <= RECALL_SHOWN * len(results["losses"])
     assert page.locator("#confusion-chart .xtick").count() == CONFUSION_SHOWN
     assert page.faults == []
 

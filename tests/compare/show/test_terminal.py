@@ -6,8 +6,7 @@ import pytest
 from rich.console import Console
 
 from equilog.baselines import registry
-from equilog.compare.judge.metrics import METRICS, metrics_for
-from equilog.compare.judge.ranking import ranked
+from equilog.compare.judge.ranking import ranked, shown_metrics
 from equilog.compare.judge.statistics import summarise
 from equilog.compare.show.terminal import leaderboard, print_results
 
@@ -37,12 +36,13 @@ def test_every_loss_and_number_is_shown_whole_within_the_width(results, width):
     assert "…" not in text
     for loss, metrics in results["losses"].items():
         assert loss in text
-        for interval in metrics.values():
-            assert f"{interval['mean']:.3f}" in text
-    for metric in metrics_for(results["task"]):
-        for word in METRICS[metric].title.replace("-", "- ").split():
+        for metric in shown_metrics(results):
+            assert f"{metrics[metric.name]['mean']:.3f}" in text
+    for metric in shown_metrics(results):
+        for word in metric.title.replace("-", "- ").split():
             assert word in text
     assert results["verdict"] in words_of(text)
+    assert f"The model to save is {results['saved']['name']}: {results['saved']['reason']}." in words_of(text)
 
 
 def test_losses_stand_in_the_order_of_the_main_metric_with_interval_and_difference(results):
@@ -68,8 +68,8 @@ def test_our_losses_are_marked_and_no_others(results):
 def test_arrows_say_which_way_is_better(results):
     table = leaderboard(results, width=300)
     arrows = {str(column.header).replace("\n", " ").replace("- ", "-") for column in table.columns[1:]}
-    for metric in metrics_for(results["task"]):
-        assert f"{METRICS[metric].title} {'↑' if METRICS[metric].larger_is_better else '↓'}" in arrows
+    for metric in shown_metrics(results):
+        assert f"{metric.title} {'↑' if metric.larger_is_better else '↓'}" in arrows
 
 
 def test_a_terminal_of_40_columns_still_gets_all_losses(results):

@@ -1,7 +1,8 @@
 """How a trained model is judged on its test rows: the metrics, the classes, the calibration."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,10 +14,13 @@ from sklearn.metrics import (
     f1_score,
     label_ranking_average_precision_score,
     recall_score,
+    roc_auc_score,
 )
 
 from equilog.baselines.registry import Task
 from equilog.compare.judge.records import ClassRecord, Reliability
+from equilog.decisions import metrics as decisions
+from equilog.decisions.judge import OfClasses, OfLabels
 
 EPS = float(np.finfo(np.float64).eps)
 """The least probability a logarithm is taken of, so that a certain miss costs 36 nats rather than infinity."""
@@ -111,6 +115,42 @@ def _accuracy(outcome: Outcome) -> float:
     return float(accuracy_score(outcome.label, outcome.predicted))
 
 
+def _rarer(outcome: Outcome) -> int:
+    """Return which of two classes fewer test rows have, the second where both have the same number."""
+    return int(2 * outcome.label.sum() <= len(outcome.label))
+
+
+def _of_two_classes(score: Callable[..., float]) -> Callable[[Outcome], float]:
+    """Return a score of the rarer of two classes' probability; not a number for more of them."""
+
+    def scored(outcome: Outcome) -> float:
+        if outcome.posterior.shape[1] != 2 or outcome.present.size < 2:
+            return np.nan
+        rarer = _rarer(outcome)
+        return float(score(outcome.label == rarer, outcome.posterior[:, rarer]))
+
+    return scored
+
+
+def _label_roc_auc(outcome: Outcome) -> float:
+    mixed = (outcome.label.min(axis=0) == 0) & (outcome.label.max(axis=0) == 1)
+    if not mixed.any():
+        return np.nan
+    return float(roc_auc_score(outcome.label[:, mixed], outcome.posterior[:, mixed]))
+
+
+def by_decision(name: str, **options: float) -> Callable[[Outcome], float]:
+    """Return a metric of `equilog.decisions`, as its rules maximise it."""
+    metric = decisions.metrics(**options)[name]
+
+    def scored(outcome: Outcome) -> float:
+        group = np.zeros(len(outcome.label), np.int64)
+        judge = OfClasses(metric) if outcome.label.ndim == 1 else OfLabels(metric)
+        return judge.value(judge.sums(outcome.predicted, outcome.truth, np.ones(len(group)), group, 1)[0])
+
+    return scored
+
+
 @dataclass(frozen=True)
 class Metric:
     """One way to judge, under one name."""
@@ -122,6 +162,14 @@ class Metric:
     """One sentence for those who do not know the metric."""
     scorers: Mapping[Task, Callable[[Outcome], float]]
     """How to compute it for each task that has it."""
+    shown: tuple[Task, ...] = ("multiclass", "multilabel", "soft")
+    """For which tasks tables show it also where it does not decide."""
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of the `DecisionRule` that is best for it; none where it goes by probabilities alone."""
+    limits: tuple[float, float] = (0.0, 1.0)
+    """The least and the largest value that it can have."""
+    classes_share: Literal["mean", "least"] | None = None
+    """Whether it is a mean over the classes, or goes by the worst of them, so that few rows of one decide much."""
 
     @property
     def phrase(self) -> str:
@@ -137,7 +185,13 @@ METRICS: dict[str, Metric] = {
             "Balanced accuracy",
             True,
             "The mean over the classes of the share of a class's rows that are found; each class counts the same.",
-            {"multiclass": lambda outcome: float(_recalls(outcome).mean())},
+            {
+                "multiclass": lambda outcome: float(_recalls(outcome).mean()),
+                "multilabel": by_decision("balanced_accuracy"),
+            },
+            rule={"metric": "balanced_accuracy"},
+            shown=("multiclass",),
+            classes_share="mean",
         ),
         Metric(
             "kl",
@@ -145,6 +199,7 @@ METRICS: dict[str, Metric] = {
             False,
             "How far the predicted distribution is from the target's, in nats; 0 where they agree.",
             {"soft": lambda outcome: float(rel_entr(outcome.truth, outcome.likelihood).sum(axis=1).mean())},
+            limits=(0.0, np.inf),
         ),
         Metric(
             "macro_f1",
@@ -152,6 +207,8 @@ METRICS: dict[str, Metric] = {
             True,
             "The mean over the classes of F1: how many of a class's rows are found, and how often its name is right.",
             {"multiclass": _macro_f1, "multilabel": _macro_f1, "soft": _macro_f1},
+            rule={"metric": "macro_f1"},
+            classes_share="mean",
         ),
         Metric(
             "micro_f1",
@@ -163,13 +220,20 @@ METRICS: dict[str, Metric] = {
                     f1_score(outcome.label, outcome.predicted, average="micro", zero_division=0.0)
                 )
             },
+            rule={"metric": "micro_f1"},
         ),
         Metric(
             "worst_class_recall",
             "Worst-class recall",
             True,
             "The share of rows found of the class that is found least.",
-            {"multiclass": lambda outcome: float(_recalls(outcome).min())},
+            {
+                "multiclass": lambda outcome: float(_recalls(outcome).min()),
+                "multilabel": by_decision("worst_recall"),
+            },
+            rule={"metric": "worst_recall"},
+            shown=("multiclass",),
+            classes_share="least",
         ),
         Metric(
             "map",
@@ -195,6 +259,52 @@ METRICS: dict[str, Metric] = {
             True,
             "The share of rows whose class is found; the frequent classes decide it.",
             {"multiclass": _accuracy, "soft": _accuracy},
+            rule={"metric": "micro_f1"},
+        ),
+        Metric(
+            "mcc",
+            "Matthews' correlation",
+            True,
+            "The correlation between predicted and true classes; 0 is no better than chance.",
+            {"multiclass": by_decision("mcc"), "multilabel": by_decision("mcc")},
+            shown=(),
+            rule={"metric": "mcc"},
+            limits=(-1.0, 1.0),
+        ),
+        Metric(
+            "g_mean",
+            "Geometric mean of recalls",
+            True,
+            "The geometric mean over the classes of the share of rows found: near 0 where one class is not found.",
+            {"multiclass": by_decision("g_mean"), "multilabel": by_decision("g_mean")},
+            shown=(),
+            rule={"metric": "g_mean"},
+            classes_share="mean",
+        ),
+        Metric(
+            "jaccard",
+            "Jaccard index",
+            True,
+            "The mean over the classes of the rows found over those found, missed or wrongly named.",
+            {"multiclass": by_decision("jaccard"), "multilabel": by_decision("jaccard")},
+            shown=(),
+            rule={"metric": "jaccard"},
+            classes_share="mean",
+        ),
+        Metric(
+            "average_precision",
+            "Average precision",
+            True,
+            "How well the rows of the rarer of two classes are ranked above the others.",
+            {"multiclass": _of_two_classes(average_precision_score)},
+        ),
+        Metric(
+            "roc_auc",
+            "ROC AUC",
+            True,
+            "How often a row of a class (or with a label) is ranked above one that is not (or without).",
+            {"multiclass": _of_two_classes(roc_auc_score), "multilabel": _label_roc_auc},
+            shown=(),
         ),
         Metric(
             "nll",
@@ -202,6 +312,7 @@ METRICS: dict[str, Metric] = {
             False,
             "Negative log-likelihood of the truth under the predicted probabilities, in nats.",
             {"multiclass": _cross_entropy, "multilabel": _binary_cross_entropy, "soft": _cross_entropy},
+            limits=(0.0, np.inf),
         ),
         Metric(
             "calibration_error",
@@ -220,13 +331,14 @@ METRICS: dict[str, Metric] = {
                 "multilabel": lambda outcome: float(_squares(outcome).mean()),
                 "soft": lambda outcome: float(_squares(outcome).sum(axis=1).mean()),
             },
+            limits=(0.0, 2.0),
         ),
     )
 }
 """Every metric by name, the most telling first."""
 
 MAIN_METRIC: dict[Task, str] = {"multiclass": "balanced_accuracy", "multilabel": "macro_f1", "soft": "kl"}
-"""The metric that decides, for each task."""
+"""The metric that decides where none is chosen, for each task."""
 
 
 def metrics_for(task: Task) -> list[str]:
@@ -245,11 +357,12 @@ def evaluate(
     target: ArrayLike,
     predicted: ArrayLike,
     posterior: ArrayLike | Sequence[ArrayLike],
+    main: Metric | None = None,
 ) -> dict[str, float]:
     """Return each metric of the task on n test rows, averaged over the target columns.
 
     A class or label that no test row has takes no part in the averages over classes. A metric that the test
-    rows leave undefined (macro F1 of labels without a single positive) is left out.
+    rows leave undefined (macro F1 of labels without a single positive, ROC AUC of three classes) is left out.
 
     Args:
         task: which task.
@@ -258,6 +371,7 @@ def evaluate(
         predicted: multiclass (n, k) class codes; multilabel (n, L) of 0 and 1; soft (n,) class codes.
         posterior: multiclass k arrays (n, C_k) of probabilities; multilabel (n, L); soft (n, C). Rows of
             class probabilities must sum to 1 within 0.001 and are divided by their sum.
+        main: a metric besides, where the one that decides is none of the task's own.
 
     Raises:
         ValueError: shapes that do not fit, no rows, codes of no class, or what is no probability.
@@ -269,9 +383,9 @@ def evaluate(
         (0.75, 0.5)
     """
     outcomes = _outcomes(task, target, predicted, posterior)
+    asked = {name: METRICS[name] for name in metrics_for(task)} | ({} if main is None else {main.name: main})
     scores = {
-        name: float(np.mean([METRICS[name].scorers[task](outcome) for outcome in outcomes]))
-        for name in metrics_for(task)
+        name: float(np.mean([metric.scorers[task](outcome) for outcome in outcomes])) for name, metric in asked.items()
     }
     return {name: score for name, score in scores.items() if not np.isnan(score)}
 
@@ -339,6 +453,9 @@ def class_records(
                 "target": name,
                 "names": list(names),
                 "train_count": [float(rows) for rows in count],
+                "test_count": (
+                    label.sum(axis=0) if label.ndim == 2 else np.bincount(label, minlength=len(names))
+                ).tolist(),
                 "recall": [float(recall[code]) if code in recall else None for code in codes],
                 "confusion": confusion_matrix(label, choice, labels=codes).tolist() if square else None,
             }

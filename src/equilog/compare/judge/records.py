@@ -1,6 +1,6 @@
 """The shapes of what a comparison writes: one record a run, and the summary in results.json."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from equilog.baselines.registry import Task
 
@@ -12,6 +12,8 @@ class ClassRecord(TypedDict):
     names: list[str]
     train_count: list[float]
     """Training rows of each class (positives of each label; summed probability where soft)."""
+    test_count: list[int]
+    """Test rows of each class, of its likeliest class where soft; positives of each label."""
     recall: list[float | None]
     """Test recall of each class; None where the test rows have none of it."""
     confusion: list[list[int]] | None
@@ -35,15 +37,20 @@ class Curve(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """One loss trained and tested on one split."""
+    """One contender trained and tested on one split."""
 
     loss: str
+    """The name of the contender: a loss, or a model with what is done beside."""
     seed: int
     metrics: dict[str, float]
     classes: list[ClassRecord]
     reliability: Reliability
     curve: Curve
+    """Empty for models without epochs."""
+    chosen: dict[str, float]
+    """What was chosen on validation rows, such as the learning rate."""
     seconds: float
+    """To train it and learn how it decides; what contenders share counts for each."""
 
 
 class DataSummary(TypedDict):
@@ -71,7 +78,39 @@ class Difference(Interval):
     """Paired difference from the baseline in the main metric, over the splits both have finished."""
 
     p_holm: float | None
-    """Two-sided p-value after Holm's correction over the losses; None where there is no interval."""
+    """Two-sided p-value after Holm's correction over the contenders; None where there is no interval."""
+
+
+class Cost(Interval):
+    """Paired difference of the saved contender from the baseline in a metric that does not decide."""
+
+    metric: str
+    baseline_mean: float
+    """What the baseline has on the same splits; the saved contender has so much and `mean`."""
+
+
+class Choice(TypedDict):
+    """Which contender is saved, and why."""
+
+    name: str
+    best: str
+    """The best of those that are seen to be better than the baseline, or the baseline."""
+    reason: str
+    """A sentence."""
+
+
+class Provenance(TypedDict):
+    """Where the results come from."""
+
+    command: str
+    date: str
+    """When they were summed up, ISO 8601 with the offset from UTC."""
+    settings: dict[str, object]
+    """Of the network and the splits, as --resume compares them."""
+    seconds: dict[str, float]
+    """{contender: mean seconds a split}"""
+    chosen: dict[str, dict[str, list[float]]]
+    """{contender: {what was chosen on validation rows: its value in each run}}"""
 
 
 class Results(TypedDict):
@@ -83,9 +122,13 @@ class Results(TypedDict):
     test_fraction: float
     """The share of the rows that each split tests on; the intervals depend on it."""
     losses: dict[str, dict[str, Interval]]
-    """{loss: {metric: interval}}"""
+    """{contender: {metric: interval}}"""
     differences: dict[str, Difference]
-    """{loss: paired difference from the baseline in the main metric}"""
+    """{contender: paired difference from the baseline in the main metric}"""
     baseline: str
     verdict: str
+    saved: Choice
+    costs: list[Cost]
+    """What the saved contender gives up: metrics in which it is worse than the baseline."""
     versions: dict[str, str]
+    provenance: NotRequired[Provenance]

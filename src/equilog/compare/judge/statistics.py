@@ -1,7 +1,7 @@
 """From the records of all runs to what results.json holds."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import version
 
 import numpy as np
@@ -9,17 +9,29 @@ import numpy as np
 from equilog._version import __version__
 from equilog.baselines.registry import LOSSES
 from equilog.compare.data.dataset import Dataset
+from equilog.compare.judge.choice import Complexity, choice
+from equilog.compare.judge.chosen_metric import MetricChoice, default_metric
 from equilog.compare.judge.intervals import estimate, holm, p_value
-from equilog.compare.judge.metrics import MAIN_METRIC, metrics_for
+from equilog.compare.judge.metrics import METRICS, metrics_for
 from equilog.compare.judge.records import DataSummary, Difference, Interval, Results, RunRecord
-from equilog.compare.judge.verdict import verdict
+from equilog.compare.judge.resolution import resolution
+from equilog.compare.judge.verdict import given_up, verdict
 
 Scores = dict[str, dict[int, dict[str, float]]]
 """{loss: {seed: {metric: value}}}"""
 
 
-def summarise(dataset: Dataset, runs: Iterable[RunRecord], baseline: str, *, test_fraction: float) -> Results:
-    """Return means, intervals, paired differences from the baseline, and the verdict.
+def summarise(
+    dataset: Dataset,
+    runs: Iterable[RunRecord],
+    baseline: str,
+    *,
+    test_fraction: float,
+    metric: MetricChoice | None = None,
+    complexity: Mapping[str, Complexity] | None = None,
+    storable: Collection[str] | None = None,
+) -> Results:
+    """Return means, intervals, paired differences from the baseline, the verdict, and which contender to save.
 
     The runs may be those of an interrupted comparison: each loss is averaged over the runs it has, and compared
     with the baseline over the seeds that both have.
@@ -27,28 +39,36 @@ def summarise(dataset: Dataset, runs: Iterable[RunRecord], baseline: str, *, tes
     Args:
         dataset: what was compared on.
         runs: the finished runs, at most one for each loss and seed.
-        baseline: the loss that the others are compared with.
+        baseline: the contender that the others are compared with.
         test_fraction: the share of the rows that each split tests on, between 0 and 1.
+        metric: the metric that decides; that of the task if left out.
+        complexity: as in `choice`.
+        storable: as in `choice`.
 
     Raises:
         ValueError: no runs, the same loss and seed twice, or runs without the task's main metric.
     """
-    main = MAIN_METRIC[dataset.task]
+    deciding = (metric or default_metric(dataset.task)).metric()
+    main = deciding.name
+    known = {main: deciding} | {name: METRICS[name] for name in metrics_for(dataset.task) if name != main}
+    runs = list(runs)
     scores = _scores(runs, main)
+    row = {name: resolution(of, runs) for name, of in known.items()}
 
     def versus(loss: str, other: str, metric: str) -> Interval | None:
         values = _paired(scores, loss, other, metric)
-        return estimate(values, test_fraction) if values else None
+        return estimate(values, test_fraction, _of_differences(known[metric].limits), row[metric]) if values else None
 
     losses = {
         loss: {
-            metric: estimate(values, test_fraction)
-            for metric in metrics_for(dataset.task)
-            if (values := [run[metric] for run in by_seed.values() if metric in run])
+            name: estimate(values, test_fraction, of.limits, row[name])
+            for name, of in known.items()
+            if (values := [run[name] for run in by_seed.values() if name in run])
         }
         for loss, by_seed in scores.items()
     }
-    differences = _differences(scores, baseline, main, test_fraction)
+    differences = _differences(scores, baseline, main, test_fraction, _of_differences(deciding.limits), row[main])
+    saved = choice(main, baseline, losses, differences, versus, complexity or {}, storable)
     return {
         "task": dataset.task,
         "data": describe(dataset),
@@ -58,6 +78,8 @@ def summarise(dataset: Dataset, runs: Iterable[RunRecord], baseline: str, *, tes
         "differences": differences,
         "baseline": baseline,
         "verdict": verdict(main, baseline, losses, differences, versus),
+        "saved": saved,
+        "costs": given_up(main, baseline, saved["name"], losses, versus),
         "versions": {
             "equilog": __version__,
             "python": platform.python_version(),
@@ -113,8 +135,19 @@ def _paired(scores: Scores, loss: str, other: str, metric: str) -> list[float]:
     ]
 
 
-def _differences(scores: Scores, baseline: str, main: str, test_fraction: float) -> dict[str, Difference]:
+def _of_differences(limits: tuple[float, float]) -> tuple[float, float]:
+    """Return the limits of the difference of two values that have these."""
+    low, high = limits
+    return low - high, high - low
+
+
+def _differences(
+    scores: Scores, baseline: str, main: str, test_fraction: float, limits: tuple[float, float], row: float
+) -> dict[str, Difference]:
     paired = {loss: values for loss in scores if loss != baseline and (values := _paired(scores, loss, baseline, main))}
-    tested = {loss: p for loss, values in paired.items() if (p := p_value(values, test_fraction)) is not None}
+    tested = {loss: p for loss, values in paired.items() if (p := p_value(values, test_fraction, row)) is not None}
     corrected = dict(zip(tested, holm(list(tested.values())).tolist(), strict=True))
-    return {loss: {**estimate(values, test_fraction), "p_holm": corrected.get(loss)} for loss, values in paired.items()}
+    return {
+        loss: {**estimate(values, test_fraction, limits, row), "p_holm": corrected.get(loss)}
+        for loss, values in paired.items()
+    }

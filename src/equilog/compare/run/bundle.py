@@ -1,7 +1,8 @@
 """A fitted model on disk: a folder of JSON, safetensors and skops, none of which can run code when loaded.
 
-model.json            names of targets and classes, and what the classifier says of itself
-weights.safetensors   every tensor of the network and its loss
+model.json            names of targets and classes, the decision, and what the model says of itself
+weights.safetensors   every tensor of a network and its loss; or
+estimators.skops      the fitted estimators of scikit-learn
 preprocessor.skops    the fitted preprocessing, loaded with a fixed list of trusted types
 """
 
@@ -12,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.torch import load_file
-from safetensors.torch import save as as_bytes
 from sklearn.compose import ColumnTransformer
 
 from equilog._version import __version__
@@ -21,27 +20,31 @@ from equilog.compare.data.columns import require_columns
 from equilog.compare.data.features import TRUSTED_TYPES, used_columns
 from equilog.compare.errors import DataError
 from equilog.compare.files import replacing
+from equilog.compare.run import storage
+from equilog.compare.run.answers import TargetNames
+from equilog.compare.run.decisions import from_config, to_config
 from equilog.compare.run.drift import drift, prior_shift
-from equilog.compare.run.one_run import TargetNames, all_classes
-from equilog.sklearn import LogBalancedClassifier
+from equilog.compare.run.one_run import FittedContender
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a model folder changes in a way that an older reader would misread."""
 
-DESCRIPTION, WEIGHTS, PREPROCESSOR = "model.json", "weights.safetensors", "preprocessor.skops"
+DESCRIPTION, PREPROCESSOR = "model.json", "preprocessor.skops"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A fitted preprocessor and classifier, and what their outputs are called."""
+    """A fitted preprocessor and contender, and what their outputs are called."""
 
     preprocessor: ColumnTransformer
-    model: LogBalancedClassifier
+    model: FittedContender
     names: TargetNames
     identifiers: tuple[str, ...] = ()
     """Columns that name the rows and that the model does not read."""
     shares: tuple[tuple[float, ...], ...] = ()
     """For each target the frequency of each class in training."""
+    contender: str = ""
+    """What the contender is called."""
 
     def complete(self, features: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         """Return the rows with the columns that they lack, all missing, and the names of these."""
@@ -76,20 +79,16 @@ class Bundle:
         require_columns(features.columns, used_columns(self.preprocessor), source)
         inputs = self.preprocessor.transform(features)
         task, targets, classes = self.names.task, self.names.targets, self.names.classes
-        predicted = self.model.predict(inputs)
+        answers = self.model.answers(inputs)
         columns: list[tuple[str, NDArray[np.generic]]]
         if task == "multilabel":
-            columns = list(zip(classes[0], predicted.T, strict=True))
+            columns = list(zip(classes[0], answers.decided[0].T, strict=True))
         else:
             columns = [
                 (target, np.asarray(labels, dtype=object)[codes])
-                for target, labels, codes in zip(targets, classes, predicted.reshape(len(inputs), -1).T, strict=True)
+                for target, labels, codes in zip(targets, classes, answers.decided, strict=True)
             ]
-        for kind in ("balanced", "posterior"):
-            if task == "multiclass":
-                probabilities = all_classes(self.model, inputs, kind, self.names)
-            else:
-                probabilities = [self.model.predict_proba(inputs, kind)]
+        for kind, probabilities in (("balanced", answers.balanced), ("posterior", answers.posterior)):
             columns += [
                 (f"{kind} {label if task == 'multilabel' else f'{target}={label}'}", column)
                 for target, labels, probs in zip(targets, classes, probabilities, strict=True)
@@ -111,7 +110,7 @@ def save(bundle: Bundle, folder: Path) -> Path:
 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).exists():
         raise DataError(f"{folder} holds something other than a model and is left as it is. Choose another --out.")
-    tensors, config = bundle.model.to_state()
+    decisions = bundle.model.decisions
     described = {
         "format": FORMAT,
         "equilog": __version__,
@@ -119,13 +118,13 @@ def save(bundle: Bundle, folder: Path) -> Path:
         "classes": bundle.names.classes,
         "identifiers": bundle.identifiers,
         "shares": bundle.shares,
-        "classifier": config,
+        "contender": bundle.contender,
+        "decisions": None if decisions is None else [to_config(decision) for decision in decisions],
     }
     with replacing(folder) as new:
         new.mkdir()
+        described |= storage.write(bundle.model.model, new)
         (new / DESCRIPTION).write_text(json.dumps(described, indent=1, allow_nan=False), encoding="utf-8")
-        # safetensors' own files are for their owner alone; a model is to be handed on.
-        (new / WEIGHTS).write_bytes(as_bytes(tensors))
         skops.io.dump(bundle.preprocessor, new / PREPROCESSOR)
     return folder
 
@@ -139,11 +138,8 @@ def load(folder: Path) -> Bundle:
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    for name in (DESCRIPTION, WEIGHTS, PREPROCESSOR):
-        if not (folder / name).is_file():
-            raise DataError(
-                f"{folder} is no model: it has no {name}. Give the folder model/ that `equilog compare` wrote."
-            )
+    for name in (DESCRIPTION, PREPROCESSOR):
+        _require_part(folder, name)
     try:
         described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if described["format"] != FORMAT:
@@ -151,13 +147,16 @@ def load(folder: Path) -> Bundle:
                 f"{folder} is a model of format {described['format']} (equilog {described['equilog']}); this version "
                 f"reads format {FORMAT}. Use that version, or run the comparison again."
             )
-        model = LogBalancedClassifier.from_state(load_file(folder / WEIGHTS), described["classifier"])
+        _require_part(folder, storage.part_of(described))
+        model, names = storage.read(described, folder)
+        decisions = described["decisions"]
         bundle = Bundle(
             skops.io.load(folder / PREPROCESSOR, trusted=TRUSTED_TYPES),
-            model,
-            TargetNames(model.task_, tuple(described["targets"]), tuple(map(tuple, described["classes"]))),
+            FittedContender(model, None if decisions is None else tuple(map(from_config, decisions))),
+            names,
             tuple(described["identifiers"]),
             tuple(map(tuple, described["shares"])),
+            described["contender"],
         )
         # Each part may be sound and yet not fit the others: a row of missing values goes through all of them.
         columns = used_columns(bundle.preprocessor)
@@ -169,3 +168,8 @@ def load(folder: Path) -> Bundle:
     except Exception as error:  # What a damaged file trips over could be anything.
         raise DataError(f"{folder} is a damaged model: {type(error).__name__}: {error}") from error
     return bundle
+
+
+def _require_part(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise DataError(f"{folder} is no model: it has no {name}. Give the folder model/ that `equilog compare` wrote.")

@@ -1,63 +1,74 @@
-"""The whole comparison: every loss on every split, spread over processes, stored as it goes, summed up at the end."""
+"""The whole comparison: every contender on every split, spread over processes, stored as it goes, summed up at last."""
 
+import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 
 from equilog._version import __version__
-from equilog.baselines.registry import Task, loss_named, losses_for
 from equilog.compare.data.cautions import cautions
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor
 from equilog.compare.data.splits import require_splittable
 from equilog.compare.errors import DataError
-from equilog.compare.judge.ranking import ranked, unfinished
-from equilog.compare.judge.records import Results, RunRecord
+from equilog.compare.judge.chosen_metric import MetricChoice, default_metric
+from equilog.compare.judge.records import Provenance, Results, RunRecord
 from equilog.compare.judge.statistics import summarise
 from equilog.compare.run import bundle
+from equilog.compare.run.answers import TargetNames, frequencies
+from equilog.compare.run.contenders import BASELINE, Contender, named
+from equilog.compare.run.imported import is_import_path
 from equilog.compare.run.lifeline import end_with
+from equilog.compare.run.models import ModelSettings
 from equilog.compare.run.one_run import (
     Failure,
-    ModelSettings,
+    RunSettings,
     Split,
-    TargetNames,
-    as_fitted,
     attempt,
     attempted,
+    decide,
+    fit,
     in_this_process,
     prepare,
 )
 from equilog.compare.run.store import Store, fingerprint
 from equilog.compare.show.report import write_report
+from equilog.compare.show.tables import FOLDER as TABLES
+from equilog.compare.show.tables import write_tables
+from equilog.error_text import did_you_mean
 from equilog.sklearn import LogBalancedClassifier
 from equilog.sklearn.parameters import check_parameters
 from equilog.sklearn.threads import one_thread
-
-BASELINE: dict[Task, str] = {
-    "multiclass": "cross-entropy",
-    "multilabel": "binary-cross-entropy",
-    "soft": "cross-entropy",
-}
-"""The loss the others are compared with: what people use."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to compare."""
 
-    losses: tuple[str, ...]
+    contenders: tuple[Contender, ...]
     seeds: int = 5
     test_fraction: float = 0.25
     model: ModelSettings = field(default_factory=ModelSettings)
+    metric: MetricChoice | None = None
+    """What decides; the metric of the task if None."""
+    tune: bool = False
+    """Whether the learning rate of each loss is chosen on validation rows."""
+    save: str | None = None
+    """The contender to save; chosen by the results if None."""
+    command: str = ""
+    """As the results are to quote it."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the choice of contenders, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +80,7 @@ class Comparison:
     interrupted: bool
     folder: Path
     model: Path | None
-    """Where the best model was saved; None where interrupted, or where training it on all rows failed."""
-
-
-def chosen_losses(task: Task, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the losses of these names, or all that fit the task, after the task's baseline.
-
-    The baseline comes first, so that a comparison cut short has something to compare with.
-
-    Raises:
-        DataError: a name that is not known, or does not fit the task.
-    """
-    try:
-        asked = [loss_named(name, task).name for name in names]
-    except ValueError as error:
-        raise DataError(str(error)) from None
-    return tuple(dict.fromkeys([BASELINE[task], *(asked or losses_for(task))]))
+    """Where the chosen model was saved; None where interrupted, or where training it on all rows failed."""
 
 
 def compare(
@@ -97,17 +93,17 @@ def compare(
     started: Callable[[int, int, Sequence[str]], object] | None = None,
     advanced: Callable[[Failure | None], object] | None = None,
 ) -> Comparison:
-    """Train and test every loss on every split, and write results.json, report.html and model/ to `folder`.
+    """Train and test every contender on every split, and write results.json, report.html, tables/ and model/.
 
     The runs are spread by joblib, so a backend chosen with `joblib.parallel_config` (Dask, Ray) carries them over a
     cluster. Ctrl-C gives up the runs in hand and sums up what is finished.
 
     Args:
         dataset: what to compare on.
-        plan: losses, splits and model.
+        plan: contenders, splits and model.
         folder: where to write; must not hold another comparison.
         jobs: processes; -1 is one a processor.
-        resume: go on with the comparison that `folder` holds, under the same plan; seeds and losses may be added.
+        resume: go on with the comparison that `folder` holds, under the same plan; seeds and contenders may be added.
         started: called once with how many trainings there are in all, how many are done, and notes on the columns.
         advanced: called at the end of each training with why it failed, or None. The last one is that of the model.
 
@@ -117,19 +113,29 @@ def compare(
         KeyboardInterrupt: Ctrl-C before the first run had finished.
     """
     _check(plan, jobs)
+    metric = plan.metric or default_metric(dataset.task)
     settings = {
         "equilog": __version__,
         "data": dataset.name,
         "fingerprint": fingerprint(dataset),
         "test_fraction": plan.test_fraction,
         **asdict(plan.model),
+        "metric": metric.name,
+        "costs": metric.costs,
+        "tune": plan.tune,
     }
+    run_settings = RunSettings(metric, plan.model, plan.tune)
     require_splittable(dataset)
     preprocessor, notes = make_preprocessor(dataset.features, dataset.columns)
-    notes += cautions(dataset)
+    notes += (*plan.notes, *cautions(dataset))
     store = Store.start(folder, settings, resume=resume)
     done = {(run["loss"], run["seed"]) for run in store.runs()}
-    wanted = [(loss, seed) for seed in range(plan.seeds) for loss in plan.losses if (loss, seed) not in done]
+    wanted = [
+        (contender, seed)
+        for seed in range(plan.seeds)
+        for contender in plan.contenders
+        if (contender.name, seed) not in done
+    ]
     if started is not None:
         started(len(wanted) + len(done) + 1, len(done), [*dataset.notes, *notes])
 
@@ -144,6 +150,12 @@ def compare(
         if advanced is not None:
             advanced(failure)
 
+    def by_name() -> dict[str, Contender]:
+        """Return the contenders of the plan, and those that an earlier one has finished."""
+        planned = {one.name: one for one in plan.contenders}
+        earlier = {run["loss"] for run in store.runs()} - planned.keys()
+        return planned | {name: named(name, dataset.task) for name in sorted(earlier) if not is_import_path(name)}
+
     def summed_up() -> Results:
         finished = store.runs()
         if not finished:
@@ -151,30 +163,48 @@ def compare(
             if interrupted:
                 raise KeyboardInterrupt
             raise DataError(f"Every run failed. {failures[0].reason}")
-        results = summarise(dataset, finished, BASELINE[dataset.task], test_fraction=plan.test_fraction)
+        results = summarise(
+            dataset,
+            finished,
+            BASELINE[dataset.task],
+            test_fraction=plan.test_fraction,
+            metric=metric,
+            complexity={name: one.complexity for name, one in by_name().items()},
+            storable=[name for name, one in by_name().items() if one.storable],
+        )
+        if plan.save is not None and plan.save in results["losses"]:
+            results["saved"] |= {"name": plan.save, "reason": "as asked by --save"}
         results["data"]["notes"] += notes
+        results["provenance"] = _provenance(plan, settings, finished)
         store.finish(results)
+        write_tables(folder / TABLES, results, finished)
         write_report(folder / "report.html", results, finished)
         return results
 
     with one_thread():
         try:
-            for outcome in _outcomes(dataset, preprocessor, names, plan, wanted, jobs):
-                if isinstance(outcome, Failure):
-                    ended(outcome)
-                    continue
-                store.add(outcome)
-                ended()
+            for outcomes in _outcomes(dataset, preprocessor, names, plan.test_fraction, run_settings, wanted, jobs):
+                for outcome in outcomes:
+                    if isinstance(outcome, Failure):
+                        ended(outcome)
+                        continue
+                    store.add(outcome)
+                    ended()
         except KeyboardInterrupt:
             interrupted = True
         results = summed_up()
         if not interrupted:
-            best = _best(results)
-            model = attempted(best, "all rows", lambda: _fit(dataset, preprocessor, names, best, plan.model))
+            name = results["saved"]["name"]
+            best = by_name()[name]
+            model = attempted(
+                name,
+                "all rows",
+                lambda: bundle.save(_fit(dataset, preprocessor, names, best, run_settings), folder / "model"),
+            )
             if isinstance(model, Failure):
                 ended(model)
             else:
-                saved = bundle.save(model, folder / "model")
+                saved = model
                 ended()
     return Comparison(results, tuple(failures), interrupted, folder, saved)
 
@@ -182,6 +212,11 @@ def compare(
 def _check(plan: Plan, jobs: int) -> None:
     if jobs == 0:
         raise DataError("--jobs must be a number of processes, or -1 for one a processor; got 0.")
+    names = [contender.name for contender in plan.contenders]
+    if plan.save is not None and plan.save not in names:
+        raise DataError(f'--save: no contender is called "{plan.save}". {did_you_mean(plan.save, names)}')
+    if any(contender.name == plan.save and not contender.storable for contender in plan.contenders):
+        raise DataError(f"--save: {plan.save} cannot be stored so that loading it runs no code. Save another.")
     if not 0 < plan.test_fraction < 1:
         raise DataError(f"--test-fraction must lie between 0 and 1; got {plan.test_fraction:g}.")
     try:
@@ -199,15 +234,16 @@ def _outcomes(
     dataset: Dataset,
     preprocessor: ColumnTransformer,
     names: TargetNames,
-    plan: Plan,
-    wanted: Sequence[tuple[str, int]],
+    test_fraction: float,
+    settings: RunSettings,
+    wanted: Sequence[tuple[Contender, int]],
     jobs: int,
-) -> Iterator[RunRecord | Failure]:
-    """Yield what came of each run, in the order they end."""
+) -> Iterator[list[RunRecord | Failure]]:
+    """Yield what came of each training, in the order they end."""
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
     runs = parallel(
-        delayed(_attempt)(os.getpid(), split, names, loss, plan.model)
-        for split, loss in _tasks(dataset, preprocessor, plan.test_fraction, wanted)
+        delayed(_attempt)(os.getpid(), split, names, contenders, settings)
+        for split, contenders in _tasks(dataset, preprocessor, test_fraction, wanted)
     )
     try:
         for outcome in runs:  # noqa: UP028 - `yield from` would close them before `finally` does
@@ -224,48 +260,57 @@ def _outcomes(
             runs.close()
 
 
-def _attempt(parent: int, split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord | Failure:
+def _attempt(
+    parent: int, split: Split, names: TargetNames, contenders: Sequence[Contender], settings: RunSettings
+) -> list[RunRecord | Failure]:
     end_with(parent)
-    return attempt(split, names, loss, settings)
+    return attempt(split, names, contenders, settings)
 
 
 def _tasks(
-    dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: float, wanted: Sequence[tuple[str, int]]
-) -> Iterator[tuple[Split, str]]:
-    """Yield each run's split and loss, preparing each split once, when its first run is handed out."""
-    split: Split | None = None
-    for loss, seed in wanted:
-        if split is None or split.seed != seed:
-            split = prepare(dataset, preprocessor, test_fraction, seed)
-        yield split, loss
+    dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: float, wanted: Sequence[tuple[Contender, int]]
+) -> Iterator[tuple[Split, list[Contender]]]:
+    """Yield each training's split and the contenders that share it, preparing a split when its first is handed out."""
+    for seed, pairs in groupby(wanted, key=lambda pair: pair[1]):
+        split = prepare(dataset, preprocessor, test_fraction, seed)
+        shared: dict[tuple[str, str], list[Contender]] = {}
+        for contender, _ in pairs:
+            shared.setdefault((contender.kind, contender.trained), []).append(contender)
+        for contenders in shared.values():
+            yield split, contenders
 
 
-def _best(results: Results) -> str:
-    """Return the best loss of those that have finished every split."""
-    cut_short = unfinished(results)
-    whole = {loss: reached for loss, reached in results["losses"].items() if loss not in cut_short}
-    return ranked(whole, results["main_metric"])[0]
+def _provenance(plan: Plan, settings: Mapping[str, object], runs: Sequence[RunRecord]) -> Provenance:
+    """Return where the results come from."""
+    seconds: dict[str, list[float]] = {}
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        seconds.setdefault(run["loss"], []).append(run["seconds"])
+        for name, value in run.get("chosen", {}).items():
+            found.setdefault(run["loss"], {}).setdefault(name, []).append(value)
+    return {
+        "command": plan.command,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "settings": json.loads(json.dumps(settings)),
+        "seconds": {name: float(np.mean(values)) for name, values in seconds.items()},
+        "chosen": found,
+    }
 
 
 def _fit(
-    dataset: Dataset, preprocessor: ColumnTransformer, names: TargetNames, loss: str, settings: ModelSettings
+    dataset: Dataset,
+    preprocessor: ColumnTransformer,
+    names: TargetNames,
+    contender: Contender,
+    settings: RunSettings,
 ) -> bundle.Bundle:
-    """Fit the preprocessing and the model with this loss on all rows, thinned where the data set asks for it."""
+    """Fit the preprocessing and the contender on all rows, thinned where the data set asks for it."""
     rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
     with in_this_process():
         features = preprocessor.fit_transform(dataset.features.iloc[rows])
-    model = settings.classifier(loss, names.task, 0).fit(features, as_fitted(dataset.target[rows], names.task))
-    identifiers = [name for name, column in (dataset.columns or {}).items() if column.kind == "identifier"]
-    return bundle.Bundle(preprocessor, model, names, tuple(identifiers), _shares(dataset, rows))
-
-
-def _shares(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[tuple[float, ...], ...]:
-    """Return the frequency of each class among the rows, for each target."""
     target = dataset.target[rows]
-    if dataset.task == "multiclass":
-        counts = [
-            np.bincount(codes, minlength=len(names)) for codes, names in zip(target.T, dataset.class_names, strict=True)
-        ]
-    else:
-        counts = [target.sum(axis=0)]
-    return tuple(tuple((count / len(rows)).tolist()) for count in counts)
+    arguments = features, target, names, contender, settings, 0
+    fitted = decide(fit(*arguments), *arguments)
+    identifiers = [name for name, column in (dataset.columns or {}).items() if column.kind == "identifier"]
+    shares = tuple(tuple(share.tolist()) for share in frequencies(target, names))
+    return bundle.Bundle(preprocessor, fitted, names, tuple(identifiers), shares, contender.name)

@@ -1,9 +1,9 @@
-"""One run: one loss trained on one split and tested on its test rows."""
+"""One run: one model trained on one split, and every way in which it is to decide tested on the test rows."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,32 +12,26 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 
-from equilog.baselines.registry import Task
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.splits import split_rows
+from equilog.compare.errors import DataError
+from equilog.compare.judge.chosen_metric import MetricChoice
 from equilog.compare.judge.metrics import class_records, evaluate, reliability
-from equilog.compare.judge.records import Curve, RunRecord
-from equilog.sklearn import LogBalancedClassifier
+from equilog.compare.judge.records import RunRecord
+from equilog.compare.run.answers import Answers, Array, TargetNames, frequencies
+from equilog.compare.run.contenders import Contender
+from equilog.compare.run.decisions import decided_by, learnt, prior_off
+from equilog.compare.run.models import Features, Fitted, Model, ModelSettings
+from equilog.decisions.decide import Decision
 from equilog.sklearn.threads import one_thread
 
 T = TypeVar("T")
 
+FOLDS = 3
+"""Parts of the training rows that the model says the probabilities of, in turn, having been trained on the others."""
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """The model every loss trains: parameters of `LogBalancedClassifier`."""
-
-    hidden_units: tuple[int, ...] = (128,)
-    max_epochs: int = 100
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    batch_size: int = 128
-    patience: int = 10
-    device: str = "cpu"
-
-    def classifier(self, loss: str, task: Task, seed: int) -> LogBalancedClassifier:
-        """Return an unfitted classifier; the same seed gives every loss the same initial weights and batches."""
-        return LogBalancedClassifier(loss, task=task, random_state=seed, **asdict(self))
+ONE_FOLD_FROM = 20_000
+"""Training rows from which on a fifth of them says enough, and one further training does."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +39,14 @@ class Split:
     """One split as arrays, preprocessed by what its own training rows teach."""
 
     seed: int
-    train_features: NDArray[np.float32]
+    train_features: Features
     train_target: NDArray[Any]
-    test_features: NDArray[np.float32]
+    test_features: Features
     test_target: NDArray[Any]
 
 
-OVERCOME = (ValueError, RuntimeError, ArithmeticError, MemoryError)
-"""What a training may raise without taking the others with it."""
+OVERCOME = (ValueError, RuntimeError, ArithmeticError, MemoryError, TypeError, LookupError, AttributeError, DataError)
+"""What a training may raise without taking the others with it; the user's own models may raise much."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +54,31 @@ class Failure:
     """A training that could not be finished."""
 
     loss: str
+    """The name of the contender."""
     reason: str
 
 
 @dataclass(frozen=True)
-class TargetNames:
-    """What the columns of the targets are called."""
+class RunSettings:
+    """What every run is trained and judged with."""
 
-    task: Task
-    targets: tuple[str, ...]
-    classes: tuple[tuple[str, ...], ...]
+    metric: MetricChoice
+    model: ModelSettings = field(default_factory=ModelSettings)
+    tune: bool = False
+
+
+@dataclass(frozen=True)
+class FittedContender:
+    """A trained model, and what is done to its probabilities before they decide."""
+
+    model: Fitted
+    decisions: tuple[Decision, ...] | None = None
+    """One for each target; None where the model decides as it does."""
+
+    def answers(self, features: Features) -> Answers:
+        """Return what it says of rows (n, d)."""
+        said = self.model.answers(features)
+        return said if self.decisions is None else decided_by(said, self.decisions)
 
 
 def prepare(dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: float, seed: int) -> Split:
@@ -92,75 +101,120 @@ def in_this_process() -> AbstractContextManager[object]:
     return context
 
 
-def attempted(loss: str, rows: str, training: Callable[[], T]) -> T | Failure:
-    """Return what a training gives, or why it failed: one loss that breaks must not take the others with it."""
+def attempted(contender: str, rows: str, training: Callable[[], T]) -> T | Failure:
+    """Return what a training gives, or why it failed: one that breaks must not take the others with it."""
     try:
         return training()
     except OVERCOME as error:
-        return Failure(loss, f"{loss}, {rows}: {error}")
+        return Failure(contender, f"{contender}, {rows}: {error}")
 
 
-def attempt(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord | Failure:
-    """Return the run's record, or why it failed."""
-    return attempted(loss, f"split {split.seed}", lambda: train_and_test(split, names, loss, settings))
-
-
-def train_and_test(split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord:
-    """Train one loss on a split, test it, and return its record."""
+def attempt(
+    split: Split, names: TargetNames, contenders: Sequence[Contender], settings: RunSettings
+) -> list[RunRecord | Failure]:
+    """Return the record of each contender that shares a training, or why it failed."""
     start = time.perf_counter()
+    place = f"split {split.seed}"
+    fitted = attempted(
+        contenders[0].trained,
+        place,
+        lambda: fit(split.train_features, split.train_target, names, contenders[0], settings, split.seed),
+    )
+    if isinstance(fitted, Failure):
+        return [Failure(contender.name, fitted.reason) for contender in contenders]
+    seconds = time.perf_counter() - start
+
+    def tested(contender: Contender) -> RunRecord:
+        start = time.perf_counter()
+        decided = decide(fitted, split.train_features, split.train_target, names, contender, settings, split.seed)
+        return record(contender, decided, split, names, settings, lambda: seconds + time.perf_counter() - start)
+
+    return [attempted(contender.name, place, lambda c=contender: tested(c)) for contender in contenders]  # type: ignore[misc]
+
+
+def train_and_test(split: Split, names: TargetNames, contender: Contender, settings: RunSettings) -> RunRecord:
+    """Train one contender on a split, test it, and return its record."""
+    start = time.perf_counter()
+    arguments = split.train_features, split.train_target, names, contender, settings, split.seed
+    decided = decide(fit(*arguments), *arguments)
+    return record(contender, decided, split, names, settings, lambda: time.perf_counter() - start)
+
+
+def fit(
+    features: Features, target: NDArray[Any], names: TargetNames, contender: Contender, settings: RunSettings, seed: int
+) -> Fitted:
+    """Return the contender's model, trained."""
     # One thread a run: the runs themselves are what is spread over the processors.
     with one_thread():
-        model = settings.classifier(loss, names.task, split.seed)
-        model.fit(split.train_features, as_fitted(split.train_target, names.task))
-        predicted, posterior = judged(model, split.test_features, names)
+        return _model(names, contender, settings, seed).fit(features, target, names, seed)
+
+
+def decide(
+    model: Fitted,
+    features: Features,
+    target: NDArray[Any],
+    names: TargetNames,
+    contender: Contender,
+    settings: RunSettings,
+    seed: int,
+) -> FittedContender:
+    """Return the trained model with the contender's decision, learnt from rows that models were not trained on."""
+    if contender.decision is None:
+        return FittedContender(model)
+    if contender.decision == "prior-off":
+        return FittedContender(model, tuple(prior_off(frequencies(target, names), names.task)))
+    with one_thread():
+        rows, posterior = apart(_model(names, contender, settings, seed), features, target, names, seed)
+    rule = settings.metric.metric().rule
+    return FittedContender(model, tuple(learnt(rule, posterior, target[rows], names.task)))
+
+
+def apart(
+    model: Model, features: Features, target: NDArray[Any], names: TargetNames, seed: int
+) -> tuple[NDArray[np.int64], list[Array]]:
+    """Return training rows, and the posteriors of each target that models give them which were not trained on them.
+
+    By cross-fitting: of few rows all of them, in `FOLDS` parts; of many a fifth, for one further training.
+    """
+    count = FOLDS if len(target) < ONE_FOLD_FROM else 5
+    shuffled = np.random.default_rng(seed).permutation(len(target))
+    # Every k-th of the rows in the order of their classes has each class in proportion.
+    strata = target if names.task != "soft" else target.argmax(axis=1)[:, None]
+    order = shuffled[np.lexsort(strata[shuffled].T[::-1])]
+    parts = [order[start::count] for start in range(count if count == FOLDS else 1)]
+    said = []
+    for part in parts:
+        others = np.setdiff1d(order, part)
+        fitted = model.fit(features[others], target[others], names, seed)
+        said.append(fitted.answers(features[part]).posterior)
+    return np.concatenate(parts), [np.concatenate(posterior) for posterior in zip(*said, strict=True)]
+
+
+def record(
+    contender: Contender,
+    decided: FittedContender,
+    split: Split,
+    names: TargetNames,
+    settings: RunSettings,
+    seconds: Callable[[], float],
+) -> RunRecord:
+    """Return how a trained contender does on the test rows; `seconds` tells what it took so far."""
+    with one_thread():
+        predicted, posterior = decided.answers(split.test_features).judged()
+    arguments = names.task, split.test_target, predicted, posterior
     return {
-        "loss": loss,
+        "loss": contender.name,
         "seed": split.seed,
-        "metrics": evaluate(names.task, split.test_target, predicted, posterior),
+        "metrics": evaluate(*arguments, settings.metric.metric()),
         "classes": class_records(
             names.task, split.train_target, split.test_target, predicted, names.targets, names.classes
         ),
-        "reliability": reliability(names.task, split.test_target, predicted, posterior),
-        "curve": _curve(model.history_),
-        "seconds": time.perf_counter() - start,
+        "reliability": reliability(*arguments),
+        "curve": decided.model.curve,
+        "chosen": dict(decided.model.chosen),
+        "seconds": seconds(),
     }
 
 
-def as_fitted(target: NDArray[Any], task: Task) -> NDArray[Any]:
-    """Return the target as the classifier takes it: a single column of classes as a vector."""
-    return target[:, 0] if task == "multiclass" and target.shape[1] == 1 else target
-
-
-def judged(model: LogBalancedClassifier, features: NDArray[np.float32], names: TargetNames) -> tuple[Any, Any]:
-    """Return predicted codes and posteriors in the shapes that `metrics.evaluate` takes."""
-    predicted = model.predict(features)
-    if names.task != "multiclass":
-        return predicted, model.predict_proba(features, "posterior")
-    return predicted.reshape(len(features), -1), all_classes(model, features, "posterior", names)
-
-
-def all_classes(
-    model: LogBalancedClassifier, features: NDArray[np.float32], kind: Any, names: TargetNames
-) -> list[NDArray[np.float64]]:
-    """Return the probabilities (n, C) of each target column, 0 for classes its training rows had none of."""
-    single = len(names.targets) == 1
-    predicted = model.predict_proba(features, kind)
-    whole = []
-    for probs, known, classes in zip(
-        [predicted] if single else predicted, [model.classes_] if single else model.classes_, names.classes, strict=True
-    ):
-        spread = np.zeros((len(features), len(classes)))
-        spread[:, known] = probs
-        whole.append(spread)
-    return whole
-
-
-def _curve(history: dict[str, list[float]]) -> Curve:
-    """Return the history up to where the loss overflowed, if it did: the model is that of the best epoch before."""
-    losses = [history["train_loss"], history["valid_loss"]]
-    epochs = min((epoch for loss in losses for epoch in np.flatnonzero(~np.isfinite(loss))), default=None)
-    return {
-        "train_loss": history["train_loss"][:epochs],
-        "valid_loss": history["valid_loss"][:epochs],
-        "valid_score": history["valid_score"][:epochs],
-    }
+def _model(names: TargetNames, contender: Contender, settings: RunSettings, seed: int) -> Model:
+    return contender.model(names.task, settings.model, seed=seed, tune=settings.tune)

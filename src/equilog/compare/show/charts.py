@@ -7,8 +7,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from equilog.compare.judge.metrics import METRICS, bin_of
-from equilog.compare.judge.ranking import is_ours, ranked
+from equilog.compare.judge.chosen_metric import metric_named
+from equilog.compare.judge.metrics import bin_of
+from equilog.compare.judge.ranking import is_ours, ranked, shown_metrics
 from equilog.compare.judge.records import ClassRecord, Curve, Results, RunRecord
 
 CONFUSION_SHOWN = 40
@@ -27,11 +28,12 @@ def charts(results: Results, runs: Sequence[RunRecord]) -> Chart:
     """Return what the report's charts draw, as JSON without NaN; losses in the order of the leaderboard."""
     order = ranked(results["losses"], results["main_metric"])
     by_loss = {loss: [run for run in runs if run["loss"] == loss] for loss in order}
-    metric = METRICS[results["main_metric"]]
+    metric = metric_named(results["main_metric"])
     return {
         "metric": {"title": metric.title, "larger": metric.larger_is_better},
         "task": results["task"],
         "losses": _losses(results, order),
+        "metrics": [_metric(results, order, name) for name in _common(results)],
         "targets": [_target(at, by_loss) for at in range(len(runs[0]["classes"]))],
         "reliability": [_reliability(of_loss) for of_loss in by_loss.values()],
         "curves": [_curves([run["curve"] for run in of_loss]) for of_loss in by_loss.values()],
@@ -56,6 +58,23 @@ def _losses(results: Results, order: Iterable[str]) -> list[Chart]:
         )
         count[ours] += not baseline
     return losses
+
+
+def _common(results: Results) -> list[str]:
+    """Return the names of the metrics that any contender has, those that tables show first."""
+    reached = {name: None for metrics in results["losses"].values() for name in metrics}
+    return list(dict.fromkeys([*(metric.name for metric in shown_metrics(results)), *reached]))
+
+
+def _metric(results: Results, order: Iterable[str], name: str) -> Chart:
+    """Return what each contender reached in a metric, None where it has none."""
+    metric, reached = metric_named(name), [results["losses"][loss].get(name) for loss in order]
+    return {
+        "title": metric.title,
+        "larger": metric.larger_is_better,
+        "mean": [interval and _short(interval["mean"]) for interval in reached],
+        "ci95": [interval and interval["ci95"] and [_short(end) for end in interval["ci95"]] for interval in reached],
+    }
 
 
 def _target(at: int, by_loss: dict[str, list[RunRecord]]) -> Chart:

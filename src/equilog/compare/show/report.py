@@ -7,13 +7,14 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from equilog.compare.files import replacing
-from equilog.compare.judge.metrics import METRICS, metrics_for
-from equilog.compare.judge.ranking import is_ours, is_seen, ranked, splits, unfinished
+from equilog.compare.judge.chosen_metric import metric_named
+from equilog.compare.judge.metrics import Metric
+from equilog.compare.judge.ranking import is_ours, is_seen, ranked, shown_metrics, splits, unfinished
 from equilog.compare.judge.records import Results, RunRecord
 from equilog.compare.show.charts import charts
+from equilog.compare.show.terminal import saved
 
 TASKS = {
     "multiclass": "one class of several",
@@ -45,9 +46,9 @@ def render_report(results: Results, runs: Sequence[RunRecord]) -> str:
     environment.filters["enumerate"] = enumerate
     # NaN is no JSON: a page with it would open empty, so it must fail here.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    scripts = [get_plotlyjs(), _source(environment, "report.js")]
+    scripts = [_source(environment, name) for name in ("plot.js", "report.js")]
     main = results["main_metric"]
-    reached = {metric for metrics in results["losses"].values() for metric in metrics}
+    metrics = shown_metrics(results)
     return environment.get_template("report.html").render(
         results=results,
         style=Markup(_source(environment, "report.css")),
@@ -55,12 +56,15 @@ def render_report(results: Results, runs: Sequence[RunRecord]) -> str:
         hashes=[f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}" for script in scripts],
         charts=charts(results, runs),
         order=ranked(results["losses"], main),
-        main=METRICS[main],
-        metrics=[METRICS[metric] for metric in metrics_for(results["task"]) if metric in reached],
-        best=_best(results),
+        main=metric_named(main),
+        metrics=metrics,
+        best=_best(results, metrics),
         is_ours=is_ours,
         is_seen=is_seen,
         splits=splits(results),
+        saved=saved(results),
+        titles={metric: metric_named(metric).phrase for reached in results["losses"].values() for metric in reached},
+        provenance=results.get("provenance"),
         unfinished=unfinished(results),
         kind=TASKS[results["task"]],
         verdict=_sentences(results["verdict"]),
@@ -91,12 +95,12 @@ def _source(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _best(results: Results) -> dict[str, float]:
+def _best(results: Results, metrics: Sequence[Metric]) -> dict[str, float]:
     """Return the best mean of each metric, which the leaderboard marks."""
     return {
-        metric: results["losses"][ranked(having, metric)[0]][metric]["mean"]
-        for metric in metrics_for(results["task"])
-        if (having := {loss: reached for loss, reached in results["losses"].items() if metric in reached})
+        metric.name: results["losses"][ranked(having, metric.name)[0]][metric.name]["mean"]
+        for metric in metrics
+        if (having := {loss: reached for loss, reached in results["losses"].items() if metric.name in reached})
     }
 
 

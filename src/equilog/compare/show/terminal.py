@@ -9,14 +9,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from equilog.compare.judge.metrics import METRICS
-from equilog.compare.judge.ranking import is_ours, is_seen, ranked, splits, unfinished
+from equilog.compare.judge.chosen_metric import metric_named
+from equilog.compare.judge.ranking import is_ours, is_seen, ranked, shown_metrics, splits, unfinished
 from equilog.compare.judge.records import Difference, Interval, Results
 from equilog.compare.judge.verdict import counted
 
 
 def leaderboard(results: Results, width: int = 80) -> Table:
-    """Return the losses, the best first, by the main metric and its difference from the baseline.
+    """Return the contenders, the best first, by the main metric and its difference from the baseline.
 
     Args:
         results: what `summarise` returned.
@@ -39,6 +39,12 @@ def print_results(console: Console, results: Results) -> None:
         console.print(table)
     console.print(Text(_legend(results), style="dim"))
     console.print(Panel(Text(results["verdict"]), title="Verdict", title_align="left", box=box.ROUNDED))
+    console.print(Text(saved(results)))
+
+
+def saved(results: Results) -> str:
+    """Return which contender is saved and why, as a sentence."""
+    return f"The model to save is {results['saved']['name']}: {results['saved']['reason']}."
 
 
 def _tables(results: Results, width: int) -> list[Table]:
@@ -64,8 +70,7 @@ def _tables(results: Results, width: int) -> list[Table]:
 
 
 def _other_metrics(results: Results) -> list[str]:
-    known = {metric: None for metrics in results["losses"].values() for metric in metrics if metric in METRICS}
-    return [metric for metric in known if metric != results["main_metric"]]
+    return [metric.name for metric in shown_metrics(results)[1:]]
 
 
 def _fits(table: Table, width: int) -> bool:
@@ -76,7 +81,7 @@ def _fits(table: Table, width: int) -> bool:
 def _table(results: Results, metrics: Sequence[str], *, lead: bool, spread: bool = False) -> Table:
     main, baseline = results["main_metric"], results["baseline"]
     table = Table(box=box.SIMPLE_HEAD, padding=0, header_style="bold")
-    table.add_column("  Loss", no_wrap=True)
+    table.add_column("  Contender", no_wrap=True)
     if lead:
         table.add_column(_heading(main), justify="right")
         table.add_column(Text(f"Against\n{baseline}"), justify="right")
@@ -95,8 +100,8 @@ def _table(results: Results, metrics: Sequence[str], *, lead: bool, spread: bool
 
 def _heading(metric: str) -> Text:
     """Return a title one word a line, so that it does not widen its column, and which way is better."""
-    words = METRICS[metric].title.replace("-", "- ").split()
-    return Text("\n".join(words) + (" ↑" if METRICS[metric].larger_is_better else " ↓"))
+    named = metric_named(metric)
+    return Text("\n".join(named.title.replace("-", "- ").split()) + (" ↑" if named.larger_is_better else " ↓"))
 
 
 def _mean(interval: Interval, *, spread: bool) -> Text:
@@ -111,7 +116,7 @@ def _difference(metric: str, difference: Difference | None, *, is_baseline: bool
     if difference is None:
         return Text("baseline" if is_baseline else "no split in common", style="dim")
     seen = is_seen(difference)
-    good = (difference["mean"] > 0) == METRICS[metric].larger_is_better
+    good = (difference["mean"] > 0) == metric_named(metric).larger_is_better
     text = Text(f"{difference['mean']:+z.3f}", style=("green" if good else "red") if seen else "")
     if difference["ci95"] is not None:
         low, high = difference["ci95"]
@@ -122,7 +127,7 @@ def _difference(metric: str, difference: Difference | None, *, is_baseline: bool
 def _legend(results: Results) -> str:
     lines = [
         "↑ larger is better, ↓ smaller is better, ● ours, ± and ( ) 95 % intervals,",
-        "* more than chance explains, after Holm's correction over the losses",
+        "* more than chance explains, after Holm's correction over the contenders",
     ]
     if missing := unfinished(results):
         runs = ", ".join(f"{loss} {count}" for loss, count in missing.items())
