@@ -97,11 +97,25 @@ def compare(
     losses: Annotated[
         list[str] | None, typer.Option(help="Losses, separated by commas; all that fit if left out.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of random splits.")] = 5,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Random splits, windows of --time, or rounds of --folds; 5, of folds 1 if left out."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Split into so many folds, each tested on once a round.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column whose equal values are never on both sides of a split; no feature.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column by which to train on earlier and test on later rows; no feature.")
+    ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes; -1 is one a processor.")] = -1,
-    test_fraction: Annotated[float, typer.Option(min=0.05, max=0.9, help="Share of the rows to test on.")] = 0.25,
+    test_fraction: Annotated[
+        float | None, typer.Option(min=0.05, max=0.9, help="Share of the rows to test on; 0.25 if left out.")
+    ] = None,
     hidden: Annotated[
         str, typer.Option(help="Widths of the hidden layers, such as 128 or 256,64; 0 is linear.")
     ] = "128",
@@ -122,14 +136,17 @@ def compare(
         soft=soft,
         encoding=encoding,
         kinds=chosen_kinds(types or []),
+        group=group,
+        time=time,
     )
     if rare is not None:
         dataset = without_rare(dataset, rare)
     names = [name.strip() for listed in losses or () for name in listed.split(",") if name.strip()]
     plan = experiment.Plan(
         losses=experiment.chosen_losses(dataset.task, names),
-        seeds=seeds,
+        seeds=seeds or (5 if folds is None else 1),
         test_fraction=test_fraction,
+        folds=folds,
         model=ModelSettings(
             hidden_units=_widths(hidden),
             max_epochs=epochs,

@@ -1,8 +1,9 @@
 """The shapes of what a comparison writes: one record a run, and the summary in results.json."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from equilog.baselines.registry import Task
+from equilog.compare.data.splits import SplitSummary
 
 
 class ClassRecord(TypedDict):
@@ -82,6 +83,8 @@ class Results(TypedDict):
     main_metric: str
     test_fraction: float
     """The share of the rows that each split tests on; the intervals depend on it."""
+    splits: NotRequired[SplitSummary]
+    """How the rows were split; there once a comparison has written its results."""
     losses: dict[str, dict[str, Interval]]
     """{loss: {metric: interval}}"""
     differences: dict[str, Difference]

@@ -18,7 +18,7 @@ from equilog.baselines.registry import Task, loss_named, losses_for
 from equilog.compare.data.cautions import cautions
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor
-from equilog.compare.data.splits import require_splittable
+from equilog.compare.data.splits import TEST_FRACTION, Splits, splits_of
 from equilog.compare.errors import DataError
 from equilog.compare.judge.ranking import ranked, unfinished
 from equilog.compare.judge.records import Results, RunRecord
@@ -56,7 +56,9 @@ class Plan:
 
     losses: tuple[str, ...]
     seeds: int = 5
-    test_fraction: float = 0.25
+    """Splits drawn at random, rounds of folds, or windows of time, as `splits_of` makes them."""
+    test_fraction: float | None = None
+    folds: int | None = None
     model: ModelSettings = field(default_factory=ModelSettings)
 
 
@@ -117,19 +119,19 @@ def compare(
         KeyboardInterrupt: Ctrl-C before the first run had finished.
     """
     _check(plan, jobs)
+    splits = splits_of(dataset, plan.seeds, plan.test_fraction, plan.folds)
     settings = {
         "equilog": __version__,
         "data": dataset.name,
         "fingerprint": fingerprint(dataset),
-        "test_fraction": plan.test_fraction,
+        **_settings_of_splits(dataset, plan),
         **asdict(plan.model),
     }
-    require_splittable(dataset)
     preprocessor, notes = make_preprocessor(dataset.features, dataset.columns)
     notes += cautions(dataset)
     store = Store.start(folder, settings, resume=resume)
     done = {(run["loss"], run["seed"]) for run in store.runs()}
-    wanted = [(loss, seed) for seed in range(plan.seeds) for loss in plan.losses if (loss, seed) not in done]
+    wanted = [(loss, seed) for seed in range(len(splits)) for loss in plan.losses if (loss, seed) not in done]
     if started is not None:
         started(len(wanted) + len(done) + 1, len(done), [*dataset.notes, *notes])
 
@@ -151,7 +153,8 @@ def compare(
             if interrupted:
                 raise KeyboardInterrupt
             raise DataError(f"Every run failed. {failures[0].reason}")
-        results = summarise(dataset, finished, BASELINE[dataset.task], test_fraction=plan.test_fraction)
+        results = summarise(dataset, finished, BASELINE[dataset.task], test_fraction=splits.test_fraction)
+        results["splits"] = splits.summary
         results["data"]["notes"] += notes
         store.finish(results)
         write_report(folder / "report.html", results, finished)
@@ -159,7 +162,7 @@ def compare(
 
     with one_thread():
         try:
-            for outcome in _outcomes(dataset, preprocessor, names, plan, wanted, jobs):
+            for outcome in _outcomes(dataset, preprocessor, names, splits, plan.model, wanted, jobs):
                 if isinstance(outcome, Failure):
                     ended(outcome)
                     continue
@@ -179,11 +182,22 @@ def compare(
     return Comparison(results, tuple(failures), interrupted, folder, saved)
 
 
+def _settings_of_splits(dataset: Dataset, plan: Plan) -> dict[str, object]:
+    """Return what makes a split of some number what it is, however many there are."""
+    by = dataset.split_column
+    return {
+        "test_fraction": plan.test_fraction or TEST_FRACTION,
+        "folds": plan.folds,
+        "split by": by and by.by,
+        "split column": by and by.name,
+        # How many windows there are decides where each begins.
+        "windows": plan.seeds if by is not None and by.by == "time" else None,
+    }
+
+
 def _check(plan: Plan, jobs: int) -> None:
     if jobs == 0:
         raise DataError("--jobs must be a number of processes, or -1 for one a processor; got 0.")
-    if not 0 < plan.test_fraction < 1:
-        raise DataError(f"--test-fraction must lie between 0 and 1; got {plan.test_fraction:g}.")
     try:
         check_parameters(LogBalancedClassifier(**asdict(plan.model)).get_params())
     except ValueError as error:
@@ -199,15 +213,16 @@ def _outcomes(
     dataset: Dataset,
     preprocessor: ColumnTransformer,
     names: TargetNames,
-    plan: Plan,
+    splits: Splits,
+    settings: ModelSettings,
     wanted: Sequence[tuple[str, int]],
     jobs: int,
 ) -> Iterator[RunRecord | Failure]:
     """Yield what came of each run, in the order they end."""
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
     runs = parallel(
-        delayed(_attempt)(os.getpid(), split, names, loss, plan.model)
-        for split, loss in _tasks(dataset, preprocessor, plan.test_fraction, wanted)
+        delayed(_attempt)(os.getpid(), split, names, loss, settings)
+        for split, loss in _tasks(dataset, preprocessor, splits, wanted)
     )
     try:
         for outcome in runs:  # noqa: UP028 - `yield from` would close them before `finally` does
@@ -230,13 +245,13 @@ def _attempt(parent: int, split: Split, names: TargetNames, loss: str, settings:
 
 
 def _tasks(
-    dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: float, wanted: Sequence[tuple[str, int]]
+    dataset: Dataset, preprocessor: ColumnTransformer, splits: Splits, wanted: Sequence[tuple[str, int]]
 ) -> Iterator[tuple[Split, str]]:
     """Yield each run's split and loss, preparing each split once, when its first run is handed out."""
     split: Split | None = None
     for loss, seed in wanted:
         if split is None or split.seed != seed:
-            split = prepare(dataset, preprocessor, test_fraction, seed)
+            split = prepare(dataset, preprocessor, splits.rows[seed], seed)
         yield split, loss
 
 

@@ -14,7 +14,7 @@ from sklearn.compose import ColumnTransformer
 
 from equilog.baselines.registry import Task
 from equilog.compare.data.dataset import Dataset
-from equilog.compare.data.splits import split_rows
+from equilog.compare.data.splits import Rows
 from equilog.compare.judge.metrics import class_records, evaluate, reliability
 from equilog.compare.judge.records import Curve, RunRecord
 from equilog.sklearn import LogBalancedClassifier
@@ -72,9 +72,9 @@ class TargetNames:
     classes: tuple[tuple[str, ...], ...]
 
 
-def prepare(dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: float, seed: int) -> Split:
-    """Return the split of this seed, the preprocessor fitted anew on its training rows."""
-    train, test = split_rows(dataset, test_fraction, seed)
+def prepare(dataset: Dataset, preprocessor: ColumnTransformer, rows: tuple[Rows, Rows], seed: int) -> Split:
+    """Return a split of training and test rows, the preprocessor fitted anew on its training rows."""
+    train, test = rows
     fitted = clone(preprocessor)
     with in_this_process():
         return Split(
