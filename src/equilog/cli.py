@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,7 @@ try:
     from equilog.compare.errors import DataError
     from equilog.compare.files import replacing
     from equilog.compare.run import bundle, experiment
+    from equilog.compare.run.large import pace_for, pace_note
     from equilog.compare.run.one_run import Failure, ModelSettings
     from equilog.compare.show.terminal import print_results
     from equilog.verify import main as run_checks
@@ -120,7 +122,9 @@ def compare(
         str, typer.Option(help="Widths of the hidden layers, such as 128 or 256,64; 0 is linear.")
     ] = "128",
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; early stopping may take fewer.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows a step; 128 if left out, more where there are many rows.")
+    ] = None,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 3e-3,
     device: Annotated[str, typer.Option(help="Where networks are trained: cpu, cuda.")] = "cpu",
     list_names: Annotated[bool, typer.Option("--list", help="List the named data sets and the losses.")] = False,
@@ -141,6 +145,9 @@ def compare(
     )
     if rare is not None:
         dataset = without_rare(dataset, rare)
+    pace = pace_for(len(dataset.features), batch_size)
+    if note := pace_note(pace):
+        dataset = replace(dataset, notes=(*dataset.notes, note))
     names = [name.strip() for listed in losses or () for name in listed.split(",") if name.strip()]
     plan = experiment.Plan(
         losses=experiment.chosen_losses(dataset.task, names),
@@ -150,7 +157,7 @@ def compare(
         model=ModelSettings(
             hidden_units=_widths(hidden),
             max_epochs=epochs,
-            batch_size=batch_size,
+            **pace,
             learning_rate=learning_rate,
             device=device,
         ),
