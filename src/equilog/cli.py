@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,8 +38,10 @@ try:
     from equilog.compare.errors import DataError
     from equilog.compare.files import replacing
     from equilog.compare.run import bundle, experiment
+    from equilog.compare.run.cluster import on_cluster
     from equilog.compare.run.large import pace_for, pace_note
     from equilog.compare.run.one_run import Failure, ModelSettings
+    from equilog.compare.run.tracking import Log, Tracker, log_to
     from equilog.compare.show.terminal import print_results
     from equilog.verify import main as run_checks
 except ModuleNotFoundError as error:
@@ -127,6 +129,10 @@ def compare(
     ] = None,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 3e-3,
     device: Annotated[str, typer.Option(help="Where networks are trained: cpu, cuda.")] = "cpu",
+    cluster: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler whose workers train, such as tcp://10.0.0.5:8786.")
+    ] = None,
+    log: Annotated[Tracker | None, typer.Option(help="Write each run to an experiment tracker too.")] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the named data sets and the losses.")] = False,
 ) -> None:
     """Train the same model with each loss on the same splits, and say which served."""
@@ -163,8 +169,9 @@ def compare(
         ),
     )
     folder = out_dir or _default_folder(Path(data).stem, resume)
-    with _terminable():
-        comparison = _compared(dataset, plan, folder, jobs=jobs, resume=resume)
+    logged = log_to(log, dataset.name, folder, {"data": dataset.name, **asdict(plan.model)})
+    with _terminable(), on_cluster(cluster):
+        comparison = _compared(dataset, plan, folder, jobs=jobs, resume=resume, finished=logged)
     print_results(out, comparison.results)
     written = ["results.json", "report.html", *(["model/"] if comparison.model else [])]
     out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
@@ -193,7 +200,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _compared(
-    dataset: Dataset, plan: experiment.Plan, folder: Path, *, jobs: int, resume: bool
+    dataset: Dataset, plan: experiment.Plan, folder: Path, *, jobs: int, resume: bool, finished: Log | None
 ) -> experiment.Comparison:
     """Compare under a progress bar."""
     progress = Progress(
@@ -229,6 +236,7 @@ def _compared(
             resume=resume,
             started=started,
             advanced=advanced,
+            finished=finished,
         )
 
 

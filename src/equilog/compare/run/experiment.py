@@ -98,6 +98,7 @@ def compare(
     resume: bool = False,
     started: Callable[[int, int, Sequence[str]], object] | None = None,
     advanced: Callable[[Failure | None], object] | None = None,
+    finished: Callable[[RunRecord], object] | None = None,
 ) -> Comparison:
     """Train and test every loss on every split, and write results.json, report.html and model/ to `folder`.
 
@@ -112,6 +113,7 @@ def compare(
         resume: go on with the comparison that `folder` holds, under the same plan; seeds and losses may be added.
         started: called once with how many trainings there are in all, how many are done, and notes on the columns.
         advanced: called at the end of each training with why it failed, or None. The last one is that of the model.
+        finished: called with the record of each training that ends well, once it is stored.
 
     Raises:
         DataError: the data cannot be split, the plan cannot be trained, the folder cannot be used, every run failed,
@@ -147,17 +149,17 @@ def compare(
             advanced(failure)
 
     def summed_up() -> Results:
-        finished = store.runs()
-        if not finished:
+        records = store.runs()
+        if not records:
             store.discard()
             if interrupted:
                 raise KeyboardInterrupt
             raise DataError(f"Every run failed. {failures[0].reason}")
-        results = summarise(dataset, finished, BASELINE[dataset.task], test_fraction=splits.test_fraction)
+        results = summarise(dataset, records, BASELINE[dataset.task], test_fraction=splits.test_fraction)
         results["splits"] = splits.summary
         results["data"]["notes"] += notes
         store.finish(results)
-        write_report(folder / "report.html", results, finished)
+        write_report(folder / "report.html", results, records)
         return results
 
     with one_thread():
@@ -167,6 +169,8 @@ def compare(
                     ended(outcome)
                     continue
                 store.add(outcome)
+                if finished is not None:
+                    finished(outcome)
                 ended()
         except KeyboardInterrupt:
             interrupted = True
@@ -241,7 +245,9 @@ def _outcomes(
 
 def _attempt(parent: int, split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord | Failure:
     end_with(parent)
-    return attempt(split, names, loss, settings)
+    # What a model would spread over processes it does not spread over the cluster that it is itself a task of.
+    with in_this_process():
+        return attempt(split, names, loss, settings)
 
 
 def _tasks(
