@@ -41,7 +41,7 @@ UNUSED: tuple[Kind, ...] = ("constant", "identifier", "ignore")
 def cautions(dataset: Dataset) -> tuple[str, ...]:
     """Return a sentence for each thing that makes results better than they will be, or classes other than meant."""
     kinds = dataset.columns or {}
-    used = [name for name in dataset.features if name not in kinds or kinds[name].kind not in UNUSED]
+    used = [name for name in map(str, dataset.features.columns) if name not in kinds or kinds[name].kind not in UNUSED]
     features = dataset.features[used]
     return (*_alike_names(dataset), *_quantities(dataset), *_copies(features), *_giveaways(dataset, features))
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from equilog.compare.data import bundled
 from equilog.compare.data.columns import require_columns
 from equilog.compare.data.dataset import Dataset
@@ -54,6 +56,8 @@ def load(
         # As text: 7 and 7a are two groups, and none is a gap among numbers.
         kinds = {group: "category", **(kinds or {})}
     dataset = _loaded(name_or_path, target, multilabel, soft, encoding, kinds)
+    # The file's text took several times as much as its numbers do, and Arrow keeps what it has had.
+    pa.default_memory_pool().release_unused()
     return set_apart(dataset, group=group, time=time)
 
 

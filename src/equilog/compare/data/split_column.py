@@ -61,7 +61,7 @@ def _codes(column: pd.Series) -> NDArray[np.int64]:
 
 
 def _ranks(column: pd.Series) -> NDArray[np.int64]:
-    return column.rank(method="dense").to_numpy(np.int64) - 1
+    return column.rank(method="dense").to_numpy().astype(np.int64) - 1
 
 
 def _notes(by: str, name: str, values: NDArray[np.int64], unknown: int, rows: int) -> list[str]:

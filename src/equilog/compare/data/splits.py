@@ -209,8 +209,8 @@ def _require_every_class(dataset: Dataset, rows: Sequence[tuple[Rows, Rows]]) ->
         return
     for at, (train, _) in enumerate(rows):
         for target, classes, members in zip(dataset.target_names, dataset.class_names, _members(dataset), strict=True):
-            lacking = [f'"{name}"' for name, any_row in zip(classes, members[train].any(axis=0), strict=True)
-                       if not any_row]  # fmt: skip
+            there = np.asarray(members[train].any(axis=0))
+            lacking = [f'"{name}"' for name, any_row in zip(classes, there, strict=True) if not any_row]
             if lacking:
                 raise DataError(
                     f"{dataset.name}: split {at} trains on {len(train)} rows, of which none is {listed(lacking)} of "
@@ -238,4 +238,5 @@ def _rarest_class(dataset: Dataset) -> Rows:
     """Return the number of each row's rarest class, of whichever target or label; all of those without one alike."""
     members = np.concatenate(_members(dataset), axis=1)
     rare_first = members[:, np.argsort(members.sum(axis=0), kind="stable")]
-    return np.where(rare_first.any(axis=1), rare_first.argmax(axis=1), rare_first.shape[1])
+    strata: Rows = np.where(rare_first.any(axis=1), rare_first.argmax(axis=1), rare_first.shape[1])
+    return strata

@@ -24,14 +24,13 @@ from equilog.compare.judge.ranking import ranked, unfinished
 from equilog.compare.judge.records import Results, RunRecord
 from equilog.compare.judge.statistics import summarise
 from equilog.compare.run import bundle
-from equilog.compare.run.lifeline import end_with
+from equilog.compare.run.in_worker import attempt_for
 from equilog.compare.run.one_run import (
     Failure,
     ModelSettings,
     Split,
     TargetNames,
     as_fitted,
-    attempt,
     attempted,
     in_this_process,
     prepare,
@@ -225,7 +224,7 @@ def _outcomes(
     """Yield what came of each run, in the order they end."""
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
     runs = parallel(
-        delayed(_attempt)(os.getpid(), split, names, loss, settings)
+        delayed(attempt_for)(os.getpid(), split, names, loss, settings)
         for split, loss in _tasks(dataset, preprocessor, splits, wanted)
     )
     try:
@@ -241,13 +240,6 @@ def _outcomes(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             runs.close()
-
-
-def _attempt(parent: int, split: Split, names: TargetNames, loss: str, settings: ModelSettings) -> RunRecord | Failure:
-    end_with(parent)
-    # What a model would spread over processes it does not spread over the cluster that it is itself a task of.
-    with in_this_process():
-        return attempt(split, names, loss, settings)
 
 
 def _tasks(

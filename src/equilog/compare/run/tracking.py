@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from equilog.compare.errors import DataError
 from equilog.compare.judge.records import RunRecord
@@ -52,10 +52,9 @@ def log_to(tracker: Tracker | None, experiment: str, folder: Path, settings: Map
         parameters = {"loss": record["loss"], "split": record["seed"], **settings}
         values = {**record["metrics"], "seconds": record["seconds"]}
         metrics = [Metric(key, value, end, 0) for key, value in values.items()]
+        curves = cast("dict[str, list[float]]", record["curve"])
         metrics += [
-            Metric(key, value, end, epoch)
-            for key, curve in record["curve"].items()
-            for epoch, value in enumerate(curve)  # type: ignore[arg-type]
+            Metric(key, value, end, epoch) for key, curve in curves.items() for epoch, value in enumerate(curve)
         ]
         for at in range(0, len(metrics), 1000):  # MLflow takes no more at once.
             client.log_batch(
