@@ -281,6 +281,10 @@ def test_data_that_cannot_be_used_is_refused_with_its_place_and_remedy(fault):
         (("digits-lt", "--test-fraction", "nan"), "--test-fraction"),
         (("digits-lt", "--resume"), "equilog-out/digits-lt holds no comparison to resume"),
         (("digits-lt", "--seeds", "0"), "Invalid value for '--seeds'"),
+        (("digits-lt", "--folds", "1"), "Invalid value for '--folds'"),
+        (("digits-lt", "--folds", "3", "--test-fraction", "0.3"), "Leave --test-fraction out"),
+        (("iris.csv", "--target", "species", "--group", "plot"), 'has no column "plot"'),
+        (("iris.csv", "--target", "species", "--time", "petal length", "--folds", "3"), "With --time, say --seeds N"),
         (("digits-lt", "--losess", "focal"), "No such option: --losess"),
     ],
 )
@@ -586,6 +590,34 @@ def test_predictions_keep_the_ids_and_warn_of_what_training_had_not():
     assert 'warning: Column "amount": 100% of the cells are no numbers ("lots")' in result.stderr
     assert list(pd.read_csv("predictions.csv").columns[:2]) == ["city", "left"]
     assert 'new.csv has no column "nowhere"' in refused("predict", "out/model", "new.csv", "--id", "nowhere")
+
+
+def test_rows_of_a_group_or_of_later_are_tested_on_in_folds_or_windows():
+    frame = customers().assign(branch=np.arange(120) % 7, day=pd.date_range("2024-01-01", periods=120))
+    frame.to_csv("customers.csv", index=False)
+    asked = (
+        "compare",
+        "customers.csv",
+        "--target",
+        "left",
+        "--losses",
+        "cross-entropy",
+        "--epochs",
+        "3",
+        "--jobs",
+        "1",
+    )
+    for number, (options, by, count) in enumerate(
+        [(("--group", "branch", "--folds", "3"), "group", 3), (("--time", "day", "--seeds", "2"), "time", 2)]
+    ):
+        result = equilog(*asked, *options, "--out", number)
+        assert result.exit_code == 0, result.output
+        assert "the column is no feature" in " ".join(result.stderr.split())
+        splits = json.loads(Path(str(number), "results.json").read_text())["splits"]
+        assert (splits["by"], splits["column"], splits["count"]) == (by, options[1], count)
+        assert len(runs_of(str(number))) == count
+    # With other windows the splits would be others.
+    assert "windows was 2 and is now 3" in refused(*asked, "--time", "day", "--seeds", "3", "--out", "1", "--resume")
 
 
 def test_types_encoding_and_rare_classes_are_options():

@@ -6,6 +6,7 @@ import inspect
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from mkdocstrings import Inventory
+from playwright.sync_api import sync_playwright
 
 import equilog
 from equilog.verify import CHECKS
@@ -82,8 +84,31 @@ def test_a_page_fetches_nothing_from_elsewhere_and_shows_no_raw_formula(site: Pa
         resources = Resources(text).loaded
         assert [address for address in resources if re.match(r"(https?:)?//", address)] == [], page
         assert 'class="arithmatex"' not in text, page
+        words = re.sub(r"<(pre|code|math|script|style|svg)\b.*?</\1>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\\[a-z]{3,}", words), page
     assert "<math" in (site / "theory.html").read_text()
     assert not re.search(r"(@import|url\()\s*[\"']?https?:", "".join(css.read_text() for css in site.rglob("*.css")))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed: the site is not opened")
+def test_a_page_opened_as_a_file_finds_words_of_others_and_changes_its_colours(site: Path) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_context(offline=True).new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto((site / "losses" / "index.html").as_uri())
+        page.fill(".md-search__input", "strictly proper")
+        page.wait_for_selector(".md-search-result__item a[href*='glossary.html']")
+        page.keyboard.press("Escape")
+        schemes = set()
+        for _ in range(3):
+            page.click(".md-header__option label:not([hidden])")
+            schemes.add(page.get_attribute("body", "data-md-color-scheme"))
+        browser.close()
+    assert {"default", "slate"} <= schemes
+    assert faults == []
 
 
 @pytest.mark.slow

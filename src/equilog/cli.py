@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,11 +41,14 @@ try:
     from equilog.compare.judge.chosen_metric import chosen_metric
     from equilog.compare.judge.metrics import METRICS
     from equilog.compare.run import bundle, experiment
+    from equilog.compare.run.cluster import on_cluster
     from equilog.compare.run.contenders import chosen
     from equilog.compare.run.decisions import DECISIONS
     from equilog.compare.run.estimators import ESTIMATORS, is_installed
+    from equilog.compare.run.large import pace_for, pace_note
     from equilog.compare.run.models import ModelSettings
     from equilog.compare.run.one_run import Failure
+    from equilog.compare.run.tracking import Log, Tracker, log_to
     from equilog.compare.show.terminal import print_results
     from equilog.verify import main as run_checks
 except ModuleNotFoundError as error:
@@ -128,18 +132,38 @@ def compare(
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose each loss's learning rate on validation rows, from three.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of random splits.")] = 5,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Random splits, windows of --time, or rounds of --folds; 5, of folds 1 if left out."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Split into so many folds, each tested on once a round.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column whose equal values are never on both sides of a split; no feature.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column by which to train on earlier and test on later rows; no feature.")
+    ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes; -1 is one a processor.")] = -1,
-    test_fraction: Annotated[float, typer.Option(min=0.05, max=0.9, help="Share of the rows to test on.")] = 0.25,
+    test_fraction: Annotated[
+        float | None, typer.Option(min=0.05, max=0.9, help="Share of the rows to test on; 0.25 if left out.")
+    ] = None,
     hidden: Annotated[
         str, typer.Option(help="Widths of the hidden layers, such as 128 or 256,64; 0 is linear.")
     ] = "128",
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; early stopping may take fewer.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows a step; 128 if left out, more where there are many rows.")
+    ] = None,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 3e-3,
     device: Annotated[str, typer.Option(help="Where networks are trained: cpu, cuda.")] = "cpu",
+    cluster: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler whose workers train, such as tcp://10.0.0.5:8786.")
+    ] = None,
+    log: Annotated[Tracker | None, typer.Option(help="Write each run to an experiment tracker too.")] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the named data sets and the losses.")] = False,
 ) -> None:
     """Train losses and models on the same splits, and say which served."""
@@ -153,9 +177,14 @@ def compare(
         soft=soft,
         encoding=encoding,
         kinds=chosen_kinds(types or []),
+        group=group,
+        time=time,
     )
     if rare is not None:
         dataset = without_rare(dataset, rare)
+    pace = pace_for(len(dataset.features), batch_size)
+    if note := pace_note(pace):
+        dataset = replace(dataset, notes=(*dataset.notes, note))
     judged_by = None if metric is None else chosen_metric(metric, dataset.task, dataset.class_names)
     contenders, notes = chosen(
         dataset.task,
@@ -171,19 +200,21 @@ def compare(
         tune=tune,
         save=save,
         command=shlex.join(["equilog", *sys.argv[1:]]),
-        seeds=seeds,
+        seeds=seeds or (5 if folds is None else 1),
         test_fraction=test_fraction,
+        folds=folds,
         model=ModelSettings(
             hidden_units=_widths(hidden),
             max_epochs=epochs,
-            batch_size=batch_size,
+            **pace,
             learning_rate=learning_rate,
             device=device,
         ),
     )
     folder = out_dir or _default_folder(Path(data).stem, resume)
-    with _terminable():
-        comparison = _compared(dataset, plan, folder, jobs=jobs, resume=resume)
+    logged = log_to(log, dataset.name, folder, {"data": dataset.name, **asdict(plan.model)})
+    with _terminable(), on_cluster(cluster):
+        comparison = _compared(dataset, plan, folder, jobs=jobs, resume=resume, finished=logged)
     print_results(out, comparison.results)
     written = ["results.json", "report.html", "tables/", *(["model/"] if comparison.model else [])]
     out.print(Text(f"Written to {comparison.folder}: {', '.join(written)}"), soft_wrap=True)
@@ -212,7 +243,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _compared(
-    dataset: Dataset, plan: experiment.Plan, folder: Path, *, jobs: int, resume: bool
+    dataset: Dataset, plan: experiment.Plan, folder: Path, *, jobs: int, resume: bool, finished: Log | None
 ) -> experiment.Comparison:
     """Compare under a progress bar."""
     progress = Progress(
@@ -248,6 +279,7 @@ def _compared(
             resume=resume,
             started=started,
             advanced=advanced,
+            finished=finished,
         )
 
 

@@ -34,8 +34,9 @@ def as_features(X: Any, device: str) -> Features:
     """Return a checked array or CSR matrix as features on a device."""
     if issparse(X):
         return SparseFeatures(X, device)
-    # Copied where strides are negative, which torch does not have.
-    return torch.tensor(np.ascontiguousarray(X), device=device)
+    # torch has no negative strides, and warns of arrays that may not be written to.
+    X = np.ascontiguousarray(X)
+    return torch.from_numpy(X).to(device) if X.flags.writeable else torch.tensor(X, device=device)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a user is told before anything is trained, and what is done about classes of one row."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,9 +26,9 @@ def table(**columns: object) -> pd.DataFrame:
     return frame.assign(**{"y": np.array(["low", "mid", "high"])[codes], **columns})
 
 
-def dataset_of(frame: pd.DataFrame, folder: Path) -> Dataset:
+def dataset_of(frame: pd.DataFrame, folder: Path, **kinds: Any) -> Dataset:
     frame.to_csv(folder / "rows.csv", index=False)
-    return load_table(folder / "rows.csv", target=["y"])
+    return load_table(folder / "rows.csv", target=["y"], kinds=kinds)
 
 
 def test_an_ordinary_table_gives_no_caution(tmp_path):
@@ -49,6 +50,15 @@ def test_a_column_that_gives_the_target_away_is_named_with_the_remedy(tmp_path):
     [said] = cautions(dataset_of(frame, tmp_path))
     assert said.startswith('"y" can be told from outcome, bill, closed alone')
     assert "--types outcome=ignore" in said
+    # The remedy helps.
+    assert cautions(dataset_of(frame, tmp_path, outcome="ignore", bill="ignore", closed="ignore")) == ()
+
+
+def test_a_gap_may_give_the_target_away(tmp_path):
+    frame = table()
+    frame["y"] = frame["y"].replace("mid", "high")
+    [said] = cautions(dataset_of(frame.assign(paid=frame["size"].where(frame["y"] == "low")), tmp_path))
+    assert said.startswith('"y" can be told from paid alone')
 
 
 def test_a_label_that_a_column_gives_away_is_named(tmp_path):
@@ -64,15 +74,28 @@ def test_copies_are_counted(tmp_path):
     frame = table()
     [said] = cautions(dataset_of(pd.concat([frame, frame.head(40)]), tmp_path))
     assert said.startswith("40 of 440 rows are copies of another")
+    # A number of its own makes a row no other one.
+    numbered = pd.concat([frame, frame.head(40)]).assign(row_id=np.arange(ROWS + 40))
+    assert cautions(dataset_of(numbered, tmp_path)) == (said,)
+
+
+def test_rows_of_few_categories_are_alike_by_chance(tmp_path):
+    rng = np.random.default_rng(4)
+    few = pd.DataFrame(
+        {"sex": rng.choice(["f", "m"], ROWS), "class": rng.choice([1, 2, 3], ROWS), "y": rng.choice(["a", "b"], ROWS)}
+    )
+    assert cautions(dataset_of(few, tmp_path)) == ()
 
 
 def test_classes_that_differ_by_case_or_blanks_are_named(tmp_path):
     frame = table()
     frame.loc[::5, "y"] = frame["y"].str.upper()
     frame.loc[frame["y"] == "mid", "y"] = "m id"
+    frame.loc[:5, "y"], frame.loc[6:12, "y"] = "re\u0301el", "r\u00e9el"
     [said] = cautions(dataset_of(frame, tmp_path))
     assert '"MID" and "m id"' in said
     assert '"HIGH" and "high"' in said
+    assert '"re\u0301el" and "r\u00e9el"' in said
 
 
 def test_a_target_of_many_numbers_is_asked_about(tmp_path):

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from equilog.compare.data.dataset import Dataset
+from equilog.compare.data.dataset import Dataset, SplitColumn
 from equilog.compare.data.named import load
-from equilog.compare.data.splits import require_splittable, split_rows
+from equilog.compare.data.splits import require_splittable, split_rows, splits_of
 from equilog.compare.errors import DataError
 
 KINDS = ("multiclass", "columns", "multilabel", "soft")
@@ -92,8 +92,8 @@ def test_every_row_is_tested_on_as_often_as_its_share():
 
 def test_thinning_is_for_training_rows_alone():
     dataset = load("digits-lt")
-    train, test = split_rows(dataset, 0.25, 3)
-    whole_train, same_test = split_rows(replace(dataset, imbalance=None), 0.25, 3)
+    [(train, test)] = splits_of(dataset, 1).rows
+    [(whole_train, same_test)] = splits_of(replace(dataset, imbalance=None), 1).rows
     np.testing.assert_array_equal(test, same_test)
     assert set(train) < set(whole_train)
     counts = rows_of_each(dataset, train)
@@ -131,3 +131,122 @@ def test_a_distribution_needs_no_rows_of_its_own_but_some_to_test_on(kinds):
     require_splittable(replace(dataset, features=dataset.features.iloc[lone], target=dataset.target[lone]))
     with pytest.raises(DataError, match=r"soft\.csv has too few rows"):
         require_splittable(replace(dataset, features=dataset.features.iloc[firsts], target=dataset.target[firsts]))
+
+
+def grouped(dataset: Dataset, values: NDArray[np.int64], by: str = "group") -> Dataset:
+    return replace(dataset, split_column=SplitColumn(by, "patient", np.asarray(values)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folds_test_every_row_once_a_round_with_every_class_in_proportion(kinds, kind):
+    dataset = kinds[kind]
+    splits = splits_of(dataset, 2, folds=3)
+    assert splits.summary == {"by": "random", "column": None, "folds": 3, "count": 6, "test_fraction": 1 / 3}
+    for rounds in (splits.rows[:3], splits.rows[3:]):
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate([test for _, test in rounds])), np.arange(len(dataset.features))
+        )
+    whole = rows_of_each(dataset, np.arange(len(dataset.features)))
+    for train, test in splits.rows:
+        assert len(train) + len(test) == len(dataset.features)
+        assert (rows_of_each(dataset, train) > 0).all()
+        # Strata are whole within a row; columns that are not the rarest of a row are balanced by chance alone.
+        if kind in ("multiclass", "soft"):
+            np.testing.assert_allclose(rows_of_each(dataset, test), whole / 3, atol=1)
+    assert not np.array_equal(splits.rows[0][1], splits.rows[3][1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{"folds": 4}, {"test_fraction": 0.3}, {"test_fraction": 0.8}])
+def test_a_group_is_never_on_both_sides(kinds, kind, options):
+    # Every fifth row at least is of another group than the row before it, so groups cross the classes.
+    n = len(kinds[kind].features)
+    dataset = grouped(kinds[kind], np.random.default_rng(0).permutation(n) % 40)
+    splits = splits_of(dataset, 2, **options)
+    assert len(splits) == (8 if "folds" in options else 2)
+    for train, test in splits.rows:
+        assert not set(dataset.split_column.values[train]) & set(dataset.split_column.values[test])
+        assert len(train) + len(test) == n
+    nearest = {0.3: 1 / 3, 0.8: 4 / 5}.get(options.get("test_fraction"), 1 / 4)
+    assert splits.test_fraction == pytest.approx(nearest, abs=0.05)
+    assert splits.summary["by"] == "group"
+    assert splits.summary["column"] == "patient"
+
+
+def test_time_trains_on_earlier_rows_and_tests_on_later_ones_whole_moments_at_a_time():
+    times = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 5))
+    dataset = grouped(one_column(np.arange(300) % 2, ("a", "b")), times, "time")
+    splits = splits_of(dataset, 5)
+    assert [len(test) for _, test in splits.rows] == [50] * 5
+    for at, (train, test) in enumerate(splits.rows):
+        assert times[train].max() < times[test].min()
+        np.testing.assert_array_equal(np.unique(times[test]), np.arange(10 * (at + 1), 10 * (at + 2)))
+    assert splits.test_fraction == pytest.approx(np.mean([1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6]))
+    # 20 rows would begin in the middle of a moment, so each window begins with the moment.
+    uneven = splits_of(grouped(one_column(np.arange(300) % 2, ("a", "b")), times // 4, "time"), 2, 0.1)
+    assert [len(test) for _, test in uneven.rows] == [20, 40]
+    [(train, test)] = splits_of(dataset, 1).rows
+    assert len(test) == 75
+
+
+@pytest.mark.parametrize(
+    ("values", "by", "options", "message"),
+    [
+        ([0] * 6 + [1] * 6, "group", {}, 'all rows of "a", "c" of kind are of one group of "patient"'),
+        ([*range(4), *range(4), *range(4)], "group", {"folds": 5}, "there are 4 groups only"),
+        (range(12), "time", {"folds": 3}, "With --time, say --seeds N"),
+        (range(12), "time", {"test_fraction": 0.3}, "5 windows of 30% with rows before the first"),
+        ([0] * 6 + [1] * 6, "time", {}, "12 rows of 2 different times cannot be cut into 5 windows"),
+        (range(12), "time", {}, 'split 0 trains on 2 rows, of which none is "b", "c" of kind'),
+        (None, "", {"folds": 7}, "no class of rows.csv has so many rows"),
+        (None, "", {"folds": 3, "test_fraction": 0.3}, "Leave --test-fraction out"),
+        (None, "", {"test_fraction": float("nan")}, "--test-fraction must lie between 0 and 1; got nan"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused_with_the_remedy(values, by, options, message):
+    dataset = one_column([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], ("a", "b", "c"))
+    if values is not None:
+        dataset = grouped(dataset, np.array(values), by)
+    with pytest.raises(DataError, match=message):
+        splits_of(dataset, 5, **options)
+
+
+ROWS = "x,patient,day,y\n" + "".join(
+    f"{at / 7},{'' if at == 3 else 'p' * (at % 5 + 1)},{'' if at < 2 else f'2024-01-{at + 1:02d}'},{'ab'[at % 2]}\n"
+    for at in range(30)
+)
+
+
+def test_the_column_that_splits_is_no_feature_and_rows_without_it_are_left_out(tmp_path):
+    (tmp_path / "rows.csv").write_text(ROWS)
+
+    def loaded(**by: str) -> Dataset:
+        return load(str(tmp_path / "rows.csv"), target=["y"], **by)  # type: ignore[arg-type]
+
+    by_group, by_time = loaded(group="patient"), loaded(time="day")
+    assert list(by_group.features) == ["x", "day"]
+    assert set(by_group.columns) == {"x", "day"}
+    assert by_group.split_column.values.max() == 4
+    assert len(by_group.features) == len(by_group.target) == len(by_group.split_column.values) == 29
+    assert '1 of 30 rows have no "patient"' in by_group.notes[-2]
+    assert 'Rows of one "patient" are never on both sides' in by_group.notes[-1]
+    assert list(by_time.features) == ["x", "patient"]
+    np.testing.assert_array_equal(by_time.split_column.values, np.arange(28))
+    assert "the column is no feature" in by_time.notes[-1]
+    for by, message in [
+        ({"group": "patients"}, 'has no column "patients". Did you mean patient?'),
+        ({"time": "y"}, 'target left out, has no column "y"'),
+        ({"time": "patient"}, '--time patient: "p" and other cells are neither dates nor numbers'),
+        ({"time": "day", "group": "patient"}, "either by groups .* or by time"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            loaded(**by)
+
+
+def test_one_group_and_no_other_feature_are_refused(tmp_path):
+    (tmp_path / "rows.csv").write_text("x,site,y\n" + "1,A,a\n2,A,b\n" * 5)
+    with pytest.raises(DataError, match="--group site: all rows are of one group"):
+        load(str(tmp_path / "rows.csv"), target=["y"], group="site")
+    (tmp_path / "rows.csv").write_text("site,y\n" + "A,a\nB,b\n" * 5)
+    with pytest.raises(DataError, match='no column besides the target and "site"'):
+        load(str(tmp_path / "rows.csv"), target=["y"], group="site")

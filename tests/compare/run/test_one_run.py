@@ -51,7 +51,7 @@ def prepared(kinds) -> Prepared:
 
 def split_of(dataset: Dataset, seed: int) -> tuple[Split, TargetNames]:
     names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
-    return prepare(dataset, make_preprocessor(dataset.features)[0], 0.25, seed), names
+    return prepare(dataset, make_preprocessor(dataset.features)[0], split_rows(dataset, 0.25, seed), seed), names
 
 
 @pytest.mark.parametrize("kind", KINDS)

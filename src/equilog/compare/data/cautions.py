@@ -1,5 +1,6 @@
 """What about a data set should make its user think before anything is trained on it."""
 
+import unicodedata
 from collections import defaultdict
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.metrics import recall_score
 from sklearn.tree import DecisionTreeClassifier
 
 from equilog.compare.data.dataset import Dataset
+from equilog.compare.data.kinds import Kind
 from equilog.compare.data.numerals import numbers
 from equilog.compare.data.targets import MANY_NUMBERS
 from equilog.error_text import listed
@@ -29,10 +31,19 @@ FEWEST = 100
 COPIED = 0.01
 """Share of the rows from which copies of others are mentioned."""
 
+BY_CHANCE = 10
+"""Times as many copies as columns that have nothing to do with each other would make by chance."""
+
+UNUSED: tuple[Kind, ...] = ("constant", "identifier", "ignore")
+"""Columns that no model reads: they give nothing away, and rows that differ in them alone are copies."""
+
 
 def cautions(dataset: Dataset) -> tuple[str, ...]:
     """Return a sentence for each thing that makes results better than they will be, or classes other than meant."""
-    return (*_alike_names(dataset), *_quantities(dataset), *_copies(dataset), *_giveaways(dataset))
+    kinds = dataset.columns or {}
+    used = [name for name in map(str, dataset.features.columns) if name not in kinds or kinds[name].kind not in UNUSED]
+    features = dataset.features[used]
+    return (*_alike_names(dataset), *_quantities(dataset), *_copies(features), *_giveaways(dataset, features))
 
 
 def _alike_names(dataset: Dataset) -> list[str]:
@@ -40,7 +51,7 @@ def _alike_names(dataset: Dataset) -> list[str]:
     for target, names in zip(dataset.target_names, dataset.class_names, strict=True):
         alike: dict[str, list[str]] = defaultdict(list)
         for name in names:
-            alike["".join(name.casefold().split())].append(name)
+            alike["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
         groups = [" and ".join(f'"{name}"' for name in group) for group in alike.values() if len(group) > 1]
         if groups:
             said.append(f'"{target}" has classes that differ by case or blanks alone: {listed(groups)}. Are they one?')
@@ -57,10 +68,10 @@ def _quantities(dataset: Dataset) -> list[str]:
     ]
 
 
-def _copies(dataset: Dataset) -> list[str]:
-    rows = pd.util.hash_pandas_object(dataset.features, index=False)
+def _copies(features: pd.DataFrame) -> list[str]:
+    rows = pd.util.hash_pandas_object(features, index=False)
     copies = int(rows.duplicated().sum())
-    if copies < COPIED * len(rows):
+    if copies < COPIED * len(rows) or copies < BY_CHANCE * _copies_by_chance(features):
         return []
     return [
         f"{copies} of {len(rows)} rows are copies of another in every feature: some are trained on and tested on as "
@@ -68,15 +79,25 @@ def _copies(dataset: Dataset) -> list[str]:
     ]
 
 
-def _giveaways(dataset: Dataset) -> list[str]:
-    if dataset.task == "soft" or len(dataset.features) < FEWEST:
+def _copies_by_chance(features: pd.DataFrame) -> float:
+    """Return how many pairs of equal rows there would be if the columns had nothing to do with each other."""
+    pairs = len(features) * (len(features) - 1) / 2
+    sample = features.sample(min(len(features), EXAMINED), random_state=0)
+    for name in sample:
+        counts = sample[name].value_counts(dropna=False).to_numpy(np.float64)
+        pairs *= (counts * (counts - 1)).sum() / (len(sample) * (len(sample) - 1))
+    return pairs
+
+
+def _giveaways(dataset: Dataset, features: pd.DataFrame) -> list[str]:
+    if dataset.task == "soft" or len(features) < FEWEST:
         return []
-    rows = np.random.default_rng(0).permutation(len(dataset.features))[:EXAMINED]
-    features, codes = dataset.features.iloc[rows], dataset.target[rows].astype(np.int64)
+    rows = np.random.default_rng(0).permutation(len(features))[:EXAMINED]
+    sample, codes = features.iloc[rows], dataset.target[rows].astype(np.int64)
     targets = dataset.target_names if dataset.task == "multiclass" else dataset.class_names[0]
     giveaways: dict[str, list[str]] = defaultdict(list)
-    for name in features.columns:
-        reached = _alone(_ranks(features[name]), codes)
+    for name in sample.columns:
+        reached = _alone(_ranks(sample[name]), codes)
         for target, accuracy in zip(targets, reached, strict=True):
             if accuracy >= GIVEN_AWAY:
                 giveaways[target].append(str(name))

@@ -1,7 +1,8 @@
 """A table ready to be compared on: features as they came, targets as arrays, and what was noticed on the way."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,16 @@ from numpy.typing import NDArray
 from equilog.baselines.registry import Task
 from equilog.compare.data.kinds import Column
 from equilog.compare.data.long_tail import thin_to_long_tail
+
+
+@dataclass(frozen=True)
+class SplitColumn:
+    """A column that says how the rows may be split."""
+
+    by: Literal["group", "time"]
+    name: str
+    values: NDArray[np.int64]
+    """(n,) the number of each row's group, or its place in time; rows of one moment have the same."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,20 @@ class Dataset:
     imbalance: float | None = None
     """To what ratio of first class to last the training rows of every split are thinned. The test rows stay as
     they are, so that the rare classes are measured on as many rows as the others."""
+    split_column: SplitColumn | None = None
+    """What the splits go by; drawn at random if None."""
+
+    def of_rows(self, rows: NDArray[np.bool_]) -> Self:
+        """Return the data set of some of its rows, (n,)."""
+        if rows.all():
+            return self
+        by = self.split_column
+        return replace(
+            self,
+            features=self.features[rows].reset_index(drop=True),
+            target=self.target[rows],
+            split_column=None if by is None else replace(by, values=by.values[rows]),
+        )
 
     def training_rows(self, rows: NDArray[np.int64], random_state: int) -> NDArray[np.int64]:
         """Return those of a split's training rows to train on: all of them, unless `imbalance` thins them.

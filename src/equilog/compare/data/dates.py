@@ -59,6 +59,9 @@ LONGEST = 40
 
 NAMED_PARTS = ("%a", "%A", "%b", "%B", "%p")
 
+NAMES_OF_PARTS = r"(?i)\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|\d ?[ap]m\b"
+"""What a cell has where a part of a date is a name; each weekday comes with a month."""
+
 FOR_EVER = 9000
 """A year from which a date means "no end": as a number it would drown all others, so it counts as missing."""
 
@@ -77,7 +80,7 @@ def date_formats(text: pd.Series, most: float, *, compact: bool = False) -> tupl
     """
     cells = text.dropna()
     cells = cells[~is_marker(cells)]
-    sample = _spread(cells.drop_duplicates(), SAMPLE)
+    sample = spread(cells.drop_duplicates(), SAMPLE)
     # Most columns of text are none of dates, and a look is a hundred times as quick as a hundred formats.
     likely = sample.str.contains(r"\d" if compact else r"\d[-/.: ]\w|[A-Za-z][-. ]\d", regex=True)
     if sample.empty or likely.mean() < most or sample.str.len().median() > LONGEST:
@@ -86,26 +89,26 @@ def date_formats(text: pd.Series, most: float, *, compact: bool = False) -> tupl
     return formats if formats and _read(cells, formats).notna().mean() >= most else ()
 
 
-def _spread(cells: pd.Series, most: int) -> pd.Series:
+def spread(cells: pd.Series, most: int) -> pd.Series:
     """Return so many cells from all over a column, whose first rows may be of one kind."""
     return cells.iloc[:: max(1, len(cells) // most)]
 
 
 def _possible(sample: pd.Series) -> list[str]:
-    """Return the formats whose signs the cells have: a colon where there is a time, letters where there is a month."""
+    """Return the formats whose signs the cells have: a colon where there is a time, its name where there is a month."""
     signs = {
         ":": bool(sample.str.contains(":", regex=False).any()),
-        "letters": bool(sample.str.contains(r"[A-Za-z]{2}", regex=True).any()),
+        "names": bool(sample.str.contains(NAMES_OF_PARTS, regex=True).any()),
     }
     return [
         form
         for form in FORMATS
-        if (signs[":"] or ":" not in form) and (signs["letters"] or not any(part in form for part in NAMED_PARTS))
+        if (signs[":"] or ":" not in form) and (signs["names"] or not any(part in form for part in NAMED_PARTS))
     ]
 
 
 def _chosen(sample: pd.Series, candidates: Sequence[str]) -> tuple[str, ...]:
-    few = _spread(sample, FEW)
+    few = spread(sample, FEW)
     reads = {form: _read(sample, [form]).notna() for form in candidates if _read(few, [form]).notna().any()}
     formats: list[str] = []
     rest = sample.index

@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.api import types
 
 from equilog.compare.data.columns import as_text, plain
-from equilog.compare.data.dates import date_formats, to_dates
+from equilog.compare.data.dates import date_formats, spread, to_dates
 from equilog.compare.data.gaps import is_marker
 from equilog.compare.data.numerals import Mark, decimal_marks, numbers
 from equilog.compare.errors import DataError
@@ -26,6 +26,12 @@ MOSTLY = 0.9
 
 MOST_CATEGORIES = 32
 """Different values up to which text is a category, and categories with an input of their own."""
+
+SAMPLE = 10_000
+"""Cells of a column by which it is told whether it is worth reading all as numbers, and whether they are sentences."""
+
+FEW_NUMBERS = 0.1
+"""Share of numbers in the sample up to which a column is none of numbers: of so many cells it is never one half."""
 
 FEWEST_ROWS = 20
 """Rows from which a column of values that never recur is taken for an identifier rather than for chance."""
@@ -116,7 +122,7 @@ def chosen_kinds(options: Sequence[str]) -> dict[str, ChosenKind]:
 
 def is_sentences(text: pd.Series) -> bool:
     """Return whether the values of a text column run to three words or more on average."""
-    return bool(text.dropna().str.count(r"\S+").mean() >= 3)
+    return bool(spread(text.dropna(), SAMPLE).str.count(r"\S+").mean() >= 3)
 
 
 def _is_text(column: pd.Series) -> bool:
@@ -152,6 +158,8 @@ def _numeric(text: pd.Series, mark: Mark) -> tuple[pd.Series, str | None]:
     ("plenty") where they are few; where they are more than a tenth the column stays text, and the note says so if
     numbers still prevail.
     """
+    if len(text) > SAMPLE and _has_few_numbers(spread(text, SAMPLE).dropna(), mark):
+        return text, None
     parsed = numbers(text, mark)
     other = text.notna() & parsed.isna()
     numeric, words = int(parsed.notna().sum()), int((other & ~is_marker(text)).sum())
@@ -166,6 +174,11 @@ def _numeric(text: pd.Series, mark: Mark) -> tuple[pd.Series, str | None]:
     if numeric < MOSTLY * (numeric + words):
         return text, f"{counted}: taken as categories."
     return parsed, f"{counted}: these count as missing."
+
+
+def _has_few_numbers(sample: pd.Series, mark: Mark) -> bool:
+    words = sample[~is_marker(sample)]
+    return len(words) >= SAMPLE / 100 and bool(numbers(words, mark).count() < FEW_NUMBERS * len(words))
 
 
 def _as_chosen(column: pd.Series, kind: ChosenKind, mark: Mark) -> tuple[pd.Series, Column, str | None]:

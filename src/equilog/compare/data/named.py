@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from equilog.compare.data import bundled
 from equilog.compare.data.columns import require_columns
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.greek import greek
 from equilog.compare.data.kinds import ChosenKind, typed_table
+from equilog.compare.data.split_column import set_apart
 from equilog.compare.data.tables import load_table
 from equilog.compare.errors import DataError
 from equilog.error_text import did_you_mean
@@ -30,6 +33,8 @@ def load(
     soft: bool = False,
     encoding: str | None = None,
     kinds: Mapping[str, ChosenKind] | None = None,
+    group: str | None = None,
+    time: str | None = None,
 ) -> Dataset:
     """Load a data set of `NAMED`, or a file where there is one of that name or the name looks like a path.
 
@@ -40,10 +45,30 @@ def load(
         soft: as in `load_table`.
         encoding: as in `load_table`; of no effect on a named data set.
         kinds: as in `load_table`.
+        group: as in `set_apart`, as is `time`.
+        time: the column by which rows are earlier or later.
 
     Raises:
-        DataError: for an unknown name, a package that is not installed, and whatever `load_table` refuses.
+        DataError: for an unknown name, a package that is not installed, and whatever `load_table` and `set_apart`
+            refuse.
     """
+    if group is not None:
+        # As text: 7 and 7a are two groups, and none is a gap among numbers.
+        kinds = {group: "category", **(kinds or {})}
+    dataset = _loaded(name_or_path, target, multilabel, soft, encoding, kinds)
+    # The file's text took several times as much as its numbers do, and Arrow keeps what it has had.
+    pa.default_memory_pool().release_unused()
+    return set_apart(dataset, group=group, time=time)
+
+
+def _loaded(
+    name_or_path: str,
+    target: Sequence[str],
+    multilabel: bool,
+    soft: bool,
+    encoding: str | None,
+    kinds: Mapping[str, ChosenKind] | None,
+) -> Dataset:
     path = Path(name_or_path)
     if path.exists() or path.suffix or "/" in name_or_path or "\\" in name_or_path:
         return load_table(path, target=target, multilabel=multilabel, soft=soft, encoding=encoding, kinds=kinds)

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal
 
 import pandas as pd
@@ -58,6 +59,10 @@ def numbers(text: pd.Series, decimal: Mark) -> pd.Series:
         [1234.5, 950.0, nan]
     """
     cells = _cells(text)
+    if decimal == ".":
+        # Most columns of numbers hold nothing else, and then the cast, all or nothing, is several times as fast.
+        with suppress(pa.ArrowInvalid):
+            return pd.Series(pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False), text.index, name=text.name)
     easy = pc.fill_null(pc.match_substring_regex(cells, PLAIN if decimal == "." else PLAIN.replace(r"\.", ",")), False)
     plain = pc.replace_substring(pc.if_else(easy, cells, None), decimal, ".")
     values = pc.cast(plain, pa.float64())

@@ -76,8 +76,7 @@ def _dropped(dataset: Dataset, at: int) -> Dataset:
         target = dataset.target[rows]
         target[:, at] = np.searchsorted(kept, codes[rows])
         dataset = replace(
-            dataset,
-            features=dataset.features[rows].reset_index(drop=True),
+            dataset.of_rows(rows),
             target=target,
             class_names=_with(dataset, at, tuple(names[code] for code in kept)),
             notes=(*dataset.notes, f'{int((~rows).sum())} rows of classes of "{dataset.target_names[at]}" with a '

@@ -3,6 +3,7 @@
 from typing import NotRequired, TypedDict
 
 from equilog.baselines.registry import Task
+from equilog.compare.data.splits import SplitSummary
 
 
 class ClassRecord(TypedDict):
@@ -121,6 +122,8 @@ class Results(TypedDict):
     main_metric: str
     test_fraction: float
     """The share of the rows that each split tests on; the intervals depend on it."""
+    splits: NotRequired[SplitSummary]
+    """How the rows were split; there once a comparison has written its results."""
     losses: dict[str, dict[str, Interval]]
     """{contender: {metric: interval}}"""
     differences: dict[str, Difference]

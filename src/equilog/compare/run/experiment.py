@@ -19,7 +19,7 @@ from equilog._version import __version__
 from equilog.compare.data.cautions import cautions
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor
-from equilog.compare.data.splits import require_splittable
+from equilog.compare.data.splits import TEST_FRACTION, Splits, splits_of
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import MetricChoice, default_metric
 from equilog.compare.judge.records import Provenance, Results, RunRecord
@@ -28,13 +28,12 @@ from equilog.compare.run import bundle
 from equilog.compare.run.answers import TargetNames, frequencies
 from equilog.compare.run.contenders import BASELINE, Contender, named
 from equilog.compare.run.imported import is_import_path
-from equilog.compare.run.lifeline import end_with
+from equilog.compare.run.in_worker import attempt_for
 from equilog.compare.run.models import ModelSettings
 from equilog.compare.run.one_run import (
     Failure,
     RunSettings,
     Split,
-    attempt,
     attempted,
     decide,
     fit,
@@ -57,7 +56,9 @@ class Plan:
 
     contenders: tuple[Contender, ...]
     seeds: int = 5
-    test_fraction: float = 0.25
+    """Splits drawn at random, rounds of folds, or windows of time, as `splits_of` makes them."""
+    test_fraction: float | None = None
+    folds: int | None = None
     model: ModelSettings = field(default_factory=ModelSettings)
     metric: MetricChoice | None = None
     """What decides; the metric of the task if None."""
@@ -92,6 +93,7 @@ def compare(
     resume: bool = False,
     started: Callable[[int, int, Sequence[str]], object] | None = None,
     advanced: Callable[[Failure | None], object] | None = None,
+    finished: Callable[[RunRecord], object] | None = None,
 ) -> Comparison:
     """Train and test every contender on every split, and write results.json, report.html, tables/ and model/.
 
@@ -106,6 +108,7 @@ def compare(
         resume: go on with the comparison that `folder` holds, under the same plan; seeds and contenders may be added.
         started: called once with how many trainings there are in all, how many are done, and notes on the columns.
         advanced: called at the end of each training with why it failed, or None. The last one is that of the model.
+        finished: called with the record of each training that ends well, once it is stored.
 
     Raises:
         DataError: the data cannot be split, the plan cannot be trained, the folder cannot be used, every run failed,
@@ -114,25 +117,25 @@ def compare(
     """
     _check(plan, jobs)
     metric = plan.metric or default_metric(dataset.task)
+    splits = splits_of(dataset, plan.seeds, plan.test_fraction, plan.folds)
     settings = {
         "equilog": __version__,
         "data": dataset.name,
         "fingerprint": fingerprint(dataset),
-        "test_fraction": plan.test_fraction,
+        **_settings_of_splits(dataset, plan),
         **asdict(plan.model),
         "metric": metric.name,
         "costs": metric.costs,
         "tune": plan.tune,
     }
     run_settings = RunSettings(metric, plan.model, plan.tune)
-    require_splittable(dataset)
     preprocessor, notes = make_preprocessor(dataset.features, dataset.columns)
     notes += (*plan.notes, *cautions(dataset))
     store = Store.start(folder, settings, resume=resume)
     done = {(run["loss"], run["seed"]) for run in store.runs()}
     wanted = [
         (contender, seed)
-        for seed in range(plan.seeds)
+        for seed in range(len(splits))
         for contender in plan.contenders
         if (contender.name, seed) not in done
     ]
@@ -157,38 +160,41 @@ def compare(
         return planned | {name: named(name, dataset.task) for name in sorted(earlier) if not is_import_path(name)}
 
     def summed_up() -> Results:
-        finished = store.runs()
-        if not finished:
+        records = store.runs()
+        if not records:
             store.discard()
             if interrupted:
                 raise KeyboardInterrupt
             raise DataError(f"Every run failed. {failures[0].reason}")
         results = summarise(
             dataset,
-            finished,
+            records,
             BASELINE[dataset.task],
-            test_fraction=plan.test_fraction,
+            test_fraction=splits.test_fraction,
             metric=metric,
             complexity={name: one.complexity for name, one in by_name().items()},
             storable=[name for name, one in by_name().items() if one.storable],
         )
         if plan.save is not None and plan.save in results["losses"]:
             results["saved"] |= {"name": plan.save, "reason": "as asked by --save"}
+        results["splits"] = splits.summary
         results["data"]["notes"] += notes
-        results["provenance"] = _provenance(plan, settings, finished)
+        results["provenance"] = _provenance(plan, settings, records)
         store.finish(results)
-        write_tables(folder / TABLES, results, finished)
-        write_report(folder / "report.html", results, finished)
+        write_tables(folder / TABLES, results, records)
+        write_report(folder / "report.html", results, records)
         return results
 
     with one_thread():
         try:
-            for outcomes in _outcomes(dataset, preprocessor, names, plan.test_fraction, run_settings, wanted, jobs):
+            for outcomes in _outcomes(dataset, preprocessor, names, splits, run_settings, wanted, jobs):
                 for outcome in outcomes:
                     if isinstance(outcome, Failure):
                         ended(outcome)
                         continue
                     store.add(outcome)
+                    if finished is not None:
+                        finished(outcome)
                     ended()
         except KeyboardInterrupt:
             interrupted = True
@@ -209,6 +215,19 @@ def compare(
     return Comparison(results, tuple(failures), interrupted, folder, saved)
 
 
+def _settings_of_splits(dataset: Dataset, plan: Plan) -> dict[str, object]:
+    """Return what makes a split of some number what it is, however many there are."""
+    by = dataset.split_column
+    return {
+        "test_fraction": plan.test_fraction or TEST_FRACTION,
+        "folds": plan.folds,
+        "split by": by and by.by,
+        "split column": by and by.name,
+        # How many windows there are decides where each begins.
+        "windows": plan.seeds if by is not None and by.by == "time" else None,
+    }
+
+
 def _check(plan: Plan, jobs: int) -> None:
     if jobs == 0:
         raise DataError("--jobs must be a number of processes, or -1 for one a processor; got 0.")
@@ -217,8 +236,6 @@ def _check(plan: Plan, jobs: int) -> None:
         raise DataError(f'--save: no contender is called "{plan.save}". {did_you_mean(plan.save, names)}')
     if any(contender.name == plan.save and not contender.storable for contender in plan.contenders):
         raise DataError(f"--save: {plan.save} cannot be stored so that loading it runs no code. Save another.")
-    if not 0 < plan.test_fraction < 1:
-        raise DataError(f"--test-fraction must lie between 0 and 1; got {plan.test_fraction:g}.")
     try:
         check_parameters(LogBalancedClassifier(**asdict(plan.model)).get_params())
     except ValueError as error:
@@ -234,7 +251,7 @@ def _outcomes(
     dataset: Dataset,
     preprocessor: ColumnTransformer,
     names: TargetNames,
-    test_fraction: float,
+    splits: Splits,
     settings: RunSettings,
     wanted: Sequence[tuple[Contender, int]],
     jobs: int,
@@ -242,8 +259,8 @@ def _outcomes(
     """Yield what came of each training, in the order they end."""
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
     runs = parallel(
-        delayed(_attempt)(os.getpid(), split, names, contenders, settings)
-        for split, contenders in _tasks(dataset, preprocessor, test_fraction, wanted)
+        delayed(attempt_for)(os.getpid(), split, names, contenders, settings)
+        for split, contenders in _tasks(dataset, preprocessor, splits, wanted)
     )
     try:
         for outcome in runs:  # noqa: UP028 - `yield from` would close them before `finally` does
@@ -260,19 +277,12 @@ def _outcomes(
             runs.close()
 
 
-def _attempt(
-    parent: int, split: Split, names: TargetNames, contenders: Sequence[Contender], settings: RunSettings
-) -> list[RunRecord | Failure]:
-    end_with(parent)
-    return attempt(split, names, contenders, settings)
-
-
 def _tasks(
-    dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: float, wanted: Sequence[tuple[Contender, int]]
+    dataset: Dataset, preprocessor: ColumnTransformer, splits: Splits, wanted: Sequence[tuple[Contender, int]]
 ) -> Iterator[tuple[Split, list[Contender]]]:
     """Yield each training's split and the contenders that share it, preparing a split when its first is handed out."""
     for seed, pairs in groupby(wanted, key=lambda pair: pair[1]):
-        split = prepare(dataset, preprocessor, test_fraction, seed)
+        split = prepare(dataset, preprocessor, splits.rows[seed], seed)
         shared: dict[tuple[str, str], list[Contender]] = {}
         for contender, _ in pairs:
             shared.setdefault((contender.kind, contender.trained), []).append(contender)

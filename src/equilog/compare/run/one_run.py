@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 
 from equilog.compare.data.dataset import Dataset
-from equilog.compare.data.splits import split_rows
+from equilog.compare.data.splits import Rows
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import MetricChoice
 from equilog.compare.judge.metrics import class_records, evaluate, reliability
@@ -81,9 +81,9 @@ class FittedContender:
         return said if self.decisions is None else decided_by(said, self.decisions)
 
 
-def prepare(dataset: Dataset, preprocessor: ColumnTransformer, test_fraction: float, seed: int) -> Split:
-    """Return the split of this seed, the preprocessor fitted anew on its training rows."""
-    train, test = split_rows(dataset, test_fraction, seed)
+def prepare(dataset: Dataset, preprocessor: ColumnTransformer, rows: tuple[Rows, Rows], seed: int) -> Split:
+    """Return a split of training and test rows, the preprocessor fitted anew on its training rows."""
+    train, test = rows
     fitted = clone(preprocessor)
     with in_this_process():
         return Split(

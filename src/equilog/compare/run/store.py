@@ -135,4 +135,6 @@ def fingerprint(dataset: Dataset) -> str:
     columns = tuple(dataset.features.columns)
     named = (columns, dataset.task, dataset.target_names, dataset.class_names, dataset.imbalance)
     digest.update(repr(named).encode())
+    if dataset.split_column is not None:
+        digest.update(dataset.split_column.values.tobytes())
     return digest.hexdigest()[:16]
