@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from equilog.ops.native.build import library
 
 WIDTH = 16
-"""Floats in a vector of the kernels."""
+"""The most floats in a vector of the kernels, of any processor: what they read may be filled up to that."""
 _OUT_OF_MEMORY = -2
 """What a kernel returns where there was no memory; another exception is -1."""
 

@@ -12,7 +12,7 @@ struct Pairs : Scores {
     int64_t size;  // rows a pool
 
     float chosen(int64_t i) const { return (*this)[i][index[i]]; }
-    int64_t width() const { return padded(columns); }
+    int64_t width() const { return (columns + MOST_WIDTH - 1) / MOST_WIDTH * MOST_WIDTH; }  // as Python makes it
     int64_t line(int64_t i) const { return i / size * columns + index[i]; }
     int64_t lines() const { return (rows + size - 1) / size * columns; }
 
