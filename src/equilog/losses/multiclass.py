@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,15 @@ from equilog.core.pool_sums import PoolSums, pooled_loss
 from equilog.core.pools import Pools, as_pools, spans_parts
 from equilog.core.units import samples_of
 from equilog.inputs.classes import Sets, Targets, read_sets
-from equilog.inputs.options import Balance, ClassOptions, Compensation, InnerName, Pool, Reduction
+from equilog.inputs.options import (
+    Balance,
+    ClassOptions,
+    Compensation,
+    InnerName,
+    Pool,
+    Reduction,
+    options_of_call,
+)
 from equilog.inputs.values import class_vector
 from equilog.losses.base import PooledCriterion, options_of_module, own_class_buffer
 from equilog.losses.recomputation import Remembered
@@ -136,7 +144,8 @@ def log_balanced_cross_entropy(
         >>> log_balanced_cross_entropy(logits, target)  # one pool: one log per class, over two samples
         tensor(0.3955)
     """
-    options = ClassOptions(
+    options = options_of_call(
+        ClassOptions,
         where="log_balanced_cross_entropy",
         balance=balance,
         inner=inner,
@@ -155,10 +164,46 @@ def log_balanced_cross_entropy(
     return pooled_loss(options, part, class_mass, process_group)
 
 
+class Form(NamedTuple):
+    """What a call is made of, but for the numbers: all that follows from options and shapes."""
+
+    pools: Pools
+    grouping: Grouping
+    layout: Layout
+    gentle: bool
+    """Whether no set has more gradient than by cross-entropy."""
+
+
+def form_of(options: ClassOptions, sets: Sets) -> Form:
+    """Return the form of a call, of plain options the one of an earlier call of these shapes."""
+    arguments = sets.shape, sets.classes, sets.logits.device
+    by_class = isinstance(options.balance, str) and options.balance == "class"
+    if isinstance(options.pool, Tensor) or not by_class:  # which holds tensors, those of one call
+        return _form_of(options, *arguments)
+    return options.remembered(arguments, _form_of, *arguments)
+
+
+def _form_of(options: ClassOptions, shape: torch.Size, classes: int, device: torch.device) -> Form:
+    pools = as_pools(options, shape, device)
+    grouping = as_grouping(options, classes, device)
+    by_class = isinstance(grouping, ClassBalance)
+    return Form(
+        pools,
+        grouping,
+        Layout(
+            grouping.name,
+            classes,
+            spans=spans_parts(options.pool, shape),
+            compensated=by_class and options.compensation is not None,
+            inner=options.inner,
+        ),
+        gentle=isinstance(grouping, ClassBalance) and grouping.inner.gentle,
+    )
+
+
 def class_sums(options: ClassOptions, sets: Sets, shift: Tensor | None, weight: Any) -> PoolSums:
     """Return the pools of a call, from its sets, what is added to their logits and the class weight, (C,) or None."""
-    pools = as_pools(options, sets.shape, sets.logits.device)
-    grouping = as_grouping(options, sets.classes, sets.logits.device)
+    pools, grouping, layout, gentle = form_of(options, sets)
     sets = sets if grouping.by_index else sets.gathered()
     sets = sets if shift is None else replace(sets, shift=shift)
     class_weight = group_weight = None
@@ -167,21 +212,13 @@ def class_sums(options: ClassOptions, sets: Sets, shift: Tensor | None, weight: 
             options.where, "weight", weight, sets.logits, positive=False, validate=options.validate
         )
         group_weight = _weight_of_groups(options, grouping, class_weight)
-    compensated = isinstance(grouping, ClassBalance) and options.compensation is not None
-    gentle = isinstance(grouping, ClassBalance) and grouping.inner.gentle
     return PoolSums(
-        make_sums=lambda: grouping.sums(sets, pools, compensated),
+        make_sums=lambda: grouping.sums(sets, pools, layout.compensated),
         compensation=options.compensation,
         samples=samples_of(sets, pools, grouping.logs_per_set, gentle),
         class_count=sets.class_count,
         shape=sets.shape,
-        layout=Layout(
-            grouping.name,
-            sets.classes,
-            spans=spans_parts(options.pool, sets.shape),
-            compensated=compensated,
-            inner=options.inner,
-        ),
+        layout=layout,
         group_weight=group_weight,
         class_weight=class_weight,
         at_once=grouping.index_logs(sets, pools, class_weight),

@@ -62,6 +62,20 @@ struct Table {
     Row operator[](int64_t i) const { return {at + i * stride, at + (rows - 1) * stride + columns}; }
 };
 
+// As many columns as whole vectors have.
+static inline int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
+
+// What is added to each row, or nothing, filled up to whole vectors.
+struct Shift {
+    std::vector<float> values;
+    Shift(const float* from, int64_t columns) {
+        if (from == nullptr) return;
+        values.assign(from, from + columns);
+        values.resize(padded(columns));
+    }
+    const float* at() const { return values.empty() ? nullptr : values.data(); }
+};
+
 // A table read as scale * (table + shift), shift being null or as long as whole vectors.
 struct Scores : Table {
     const float* shift;
@@ -81,9 +95,6 @@ struct Scores : Table {
     };
     Line operator[](int64_t i) const { return {Table::operator[](i), shift, scale}; }
 };
-
-// As many columns as whole vectors have.
-static inline int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
 
 using Doubles = double __attribute__((vector_size(8 * WIDTH)));
 // A float times a float less a float has all its digits in them.
