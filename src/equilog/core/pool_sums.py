@@ -68,12 +68,12 @@ class PoolSums:
 
     def mean_units(self) -> Tensor | float:
         """Return what the mean over these pools divides by: the sum of their units."""
-        units = self._units()
+        units = self.units()
         if units.total is not None:
             return units.total
         return units.summed(self.sums.log_sums, self._weight_of_sums(self._unit_weight(self.sums.residual)))
 
-    def _units(self) -> Units:
+    def units(self) -> Units:
         """Return the units as far as they are known before the sums are."""
         samples = self.samples
         if self.known_units is not None:
@@ -134,7 +134,7 @@ class PoolSums:
         """
         if whole is None and self.at_once is not None:
             if options.reduction == "mean":
-                return self.at_once(self._units())
+                return self.at_once(self.units())
             values = self.at_once(None)
         else:
             values = self._values(whole, factor)

@@ -46,6 +46,10 @@ class Options:
             result = self._remembered[key] = make(self, *arguments)
         return result
 
+    def known(self, key: Hashable) -> Any:
+        """Return what is remembered with this key, or None."""
+        return self._remembered.get(key)
+
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_remembered": {}}  # of copies and files no part
 

@@ -26,6 +26,7 @@ from equilog.inputs.options import (
 )
 from equilog.inputs.values import class_vector
 from equilog.losses.base import PooledCriterion, options_of_module, own_class_buffer
+from equilog.losses.plain import keep_plan, plain_sums
 from equilog.losses.recomputation import Remembered
 from equilog.ops import as_compute_dtype, compute_dtype
 
@@ -158,10 +159,19 @@ def log_balanced_cross_entropy(
         reduction=reduction,
         validate=validate,
     )
+    if sample_weight is None and weight is None and prior is None:
+        plain = plain_sums(options, logits, target, lambda shift: _general_sums(options, logits, target, shift))
+        if plain is not None:
+            return pooled_loss(options, plain(None), class_mass, process_group)
     sets = read_sets(options, logits, target, sample_weight)
     shift = None if prior is None else log_prior(options, prior, sets.logits)
     part = class_sums(options, sets, shift, weight)
+    keep_plan(options, logits, target, sets, part)
     return pooled_loss(options, part, class_mass, process_group)
+
+
+def _general_sums(options: ClassOptions, logits: Tensor, target: Tensor, shift: Tensor | None) -> PoolSums:
+    return class_sums(options, read_sets(options, logits, target, None), shift, None)
 
 
 class Form(NamedTuple):
@@ -351,20 +361,26 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         class_mass: ClassMass | None = None,
     ) -> Tensor:
         """Return the loss in nats, and remember a training step; a part that is told its whole is not a step."""
-        options = self._call_options()
+        options, weight = self._call_options(), self.weight
+        if sample_weight is None and weight is None:
+            plain = plain_sums(options, logits, target, lambda shift: _general_sums(options, logits, target, shift))
+            if plain is not None:
+                return self._loss_of_call(options, logits, target, class_mass, plain)
         sets = read_sets(options, logits, target, sample_weight)
 
-        def sums(remembered: Remembered) -> PoolSums:
-            return class_sums(options, sets, remembered.shift, self.weight)
+        def sums(shift: Tensor | None) -> PoolSums:
+            part = class_sums(options, sets, shift, weight)
+            keep_plan(options, logits, target, sets, part)
+            return part
 
-        return self._loss_of_call(options, sets, target, class_mass, sums)
+        return self._loss_of_call(options, sets.logits, target, class_mass, sums)
 
     @torch.no_grad()
     def class_mass(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> ClassMass:
         """Return what these sets add to a step of several parts; nothing is remembered."""
         options = self._call_options()
         sets = read_sets(options, logits, target, sample_weight)
-        return class_sums(options, sets, self._shift(sets), self.weight).mass()
+        return class_sums(options, sets, self._shift(sets.logits), self.weight).mass()
 
     @torch.no_grad()
     def calibrate(
@@ -393,7 +409,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         """
         options = self._call_options()
         sets = read_sets(options, logits, target, sample_weight)
-        shift = self._shift(sets)
+        shift = self._shift(sets.logits)
         grouping = as_grouping(options, sets.classes, sets.logits.device)
         pools = as_pools(options, sets.shape, sets.logits.device)
         size = self._calibrated_pool_size(pool_size, int(sets.is_kept.sum()), len(sets.log_weight), pools)
@@ -441,8 +457,8 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             f"{super().extra_repr()}"
         )
 
-    def _remembered(self, data: Any) -> Remembered:
-        return Remembered(shift=self._shift(data), stream=super()._remembered(data).stream)
+    def _remembered(self, logits: Tensor) -> Remembered:
+        return Remembered(shift=self._shift(logits), stream=super()._remembered(logits).stream)
 
     @property
     def _has_state(self) -> bool:
@@ -463,20 +479,20 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         # One of each class, so that one that has not come yet is rare and not impossible.
         return self.prior if self.class_count is None else self.class_count + 1
 
-    def _shift(self, sets: Sets) -> Tensor | None:
-        """Return what the loss adds to the logits of these sets (C,), or None."""
-        prior = self.current_prior()
-        if prior is None:
-            return None
-        if self.class_count is None:
-            return log_prior(self.options, prior, sets.logits)
-        if len(prior) != sets.classes:
+    def _shift(self, logits: Tensor) -> Tensor | None:
+        """Return what the loss adds to logits (n, C), (C,), or None."""
+        counts = self.class_count
+        if counts is None:
+            return None if self.prior is None else log_prior(self.options, self.prior, logits)
+        if len(counts) != logits.shape[1]:
             raise ValueError(
-                f"{type(self).__name__}: the running prior counts {len(prior)} classes, but logits have "
-                f"{sets.classes}. Say num_classes={sets.classes}."
+                f"{type(self).__name__}: the running prior counts {len(counts)} classes, but logits have "
+                f"{logits.shape[1]}. Say num_classes={logits.shape[1]}."
             )
-        log_counts = prior.log() if self.options.prior_strength == 1.0 else self.options.prior_strength * prior.log()
-        return log_counts.to(sets.logits.device, compute_dtype(sets.logits))
+        log_counts = counts.log1p()  # of the current prior
+        if self.options.prior_strength != 1.0:
+            log_counts = self.options.prior_strength * log_counts
+        return log_counts.to(logits.device, compute_dtype(logits))
 
     def _calibration(
         self,

@@ -19,7 +19,6 @@ from equilog.inputs.labels import IndexedLabels, Labels, read_labels
 from equilog.inputs.options import LabelOptions, Pool, Reduction, options_of_call
 from equilog.inputs.values import known
 from equilog.losses.base import PooledCriterion, options_of_module, own_buffer
-from equilog.losses.recomputation import Remembered
 from equilog.ops import as_compute_dtype, label_log_terms, log_one_plus
 
 
@@ -223,10 +222,10 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         options = self._call_options()
         labels = read_labels(options, logits, target, weight=self.weight, sample_weight=sample_weight, mask=mask)
 
-        def sums(_: Remembered) -> PoolSums:
+        def sums(_: Tensor | None) -> PoolSums:
             return label_sums(options, labels, self.pos_weight)
 
-        return self._loss_of_call(options, labels, target, class_mass, sums)
+        return self._loss_of_call(options, labels.logits, target, class_mass, sums)
 
     @torch.no_grad()
     def class_mass(

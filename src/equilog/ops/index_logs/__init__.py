@@ -38,6 +38,14 @@ def pooled_index_logs(
     return native.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units)
 
 
+def class_counts(index: Tensor, classes: int, ignored: int) -> Tensor | None:
+    """Return how many sets have each index (C,), of int64 indices that `takes_index_logs`.
+
+    None where an index is out of range or `ignored`, the one of the sets to leave out.
+    """
+    return native.class_counts(index, classes, ignored)
+
+
 def takes_index_logs(logits: Tensor, *others: Tensor | None) -> bool:
     """Tell whether `pooled_index_logs` is one pass over the logits, and not more than its parts are by themselves."""
     return (

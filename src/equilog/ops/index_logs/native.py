@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from equilog.ops.consecutive import pool_count
@@ -73,3 +74,9 @@ class NativeIndexLogs(Differentiable):
             upstream.contiguous(), pool_size, gradient,
         )  # fmt: skip
         return gradient
+
+
+def class_counts(index: Tensor, classes: int, ignored: int) -> Tensor | None:
+    """Return how many sets have each index (C,), float64, or None where one is out of range or `ignored`."""
+    counts = torch.empty(classes, dtype=torch.float64)
+    return None if run("class_counts", index.contiguous(), len(index), classes, ignored, counts) else counts

@@ -1,0 +1,131 @@
+"""Calls as training mostly makes them: rows of logits with class indices, none left out, all of one weight.
+
+What such a call is, its pools and what its mean divides by, follows from its options and shapes. The general way finds
+it out for the first call of these; the next are one operation, which takes less time than to find it out again.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from equilog.core.grouping import GroupSums
+from equilog.core.pool_state import ClassMass, Layout
+from equilog.core.pool_sums import PoolSums
+from equilog.inputs.classes import Sets
+from equilog.inputs.options import ClassOptions, Options
+from equilog.ops import Units, class_counts, pooled_index_logs, takes_index_logs
+
+
+class Plan(NamedTuple):
+    """What all plain calls of the same options and shapes have in common."""
+
+    pool_size: int
+    pools: int
+    units: Units
+
+
+def keep_plan(options: ClassOptions, logits: Tensor, target: Tensor, sets: Sets, part: PoolSums) -> None:
+    """Keep what the general way found out about a call, where it is a plain one."""
+    if part.at_once is None or not sets.unweighted or sets.kept is not None or part.class_weight is not None:
+        return
+    if logits.dim() != 2 or target.dtype != torch.int64 or options.validate or isinstance(options.pool, Tensor):
+        return
+    units, pools = part.units(), part.samples.pools
+    if not isinstance(units.samples, Tensor):
+        options.remembered(_key(logits, target), lambda _: Plan(pools.size, pools.count, units))
+
+
+def plain_sums(
+    options: ClassOptions, logits: Tensor, target: Tensor, general: Callable[[Tensor | None], PoolSums]
+) -> "Callable[[Tensor | None], PlainSums] | None":
+    """Return what gives the sums of a call for a shift (C,), or None where it is not known to be a plain one.
+
+    general: gives the same the general way.
+    """
+    if options.reduction != "mean" or torch.compiler.is_compiling():
+        return None
+    if not isinstance(logits, Tensor) or not isinstance(target, Tensor):
+        return None
+    plan: Plan | None = options.known(_key(logits, target))
+    if plan is None or not takes_index_logs(logits, target):
+        return None
+    counts = class_counts(target, logits.shape[1], options.ignore_index)
+    if counts is None:
+        return None
+    return lambda shift: PlainSums(options, plan, logits, target, counts, shift, general)
+
+
+def _key(logits: Tensor, target: Tensor) -> tuple[object, ...]:
+    return logits.shape, target.shape, logits.dtype, target.dtype
+
+
+class PlainSums:
+    """The pools of a plain call, as `PoolSums` are of any; their sums are made the general way, if somebody asks."""
+
+    __slots__ = ("_counts", "_general", "_logits", "_made", "_options", "_plan", "_shift", "_target")
+
+    def __init__(
+        self,
+        options: ClassOptions,
+        plan: Plan,
+        logits: Tensor,
+        target: Tensor,
+        counts: Tensor,
+        shift: Tensor | None,
+        general: Callable[[Tensor | None], PoolSums],
+    ) -> None:
+        self._options, self._plan, self._counts = options, plan, counts
+        self._logits, self._target, self._shift = logits, target, shift
+        self._general = general
+        self._made: PoolSums | None = None
+
+    @property
+    def general(self) -> PoolSums:
+        """The same, made the general way."""
+        if self._made is None:
+            self._made = self._general(self._shift)
+        return self._made
+
+    def loss(
+        self,
+        options: Options,
+        *,
+        whole: ClassMass | None = None,
+        factor: Tensor | float = 1.0,
+        streams: bool = False,
+    ) -> Tensor:
+        """Return the loss of the whole this part belongs to, or of this part alone."""
+        if whole is not None or (self._shift is not None and self._shift.requires_grad):
+            return self.general.loss(options, whole=whole, factor=factor, streams=streams)
+        plan = self._plan
+        return pooled_index_logs(
+            self._logits, self._target, plan.pool_size, shift=self._shift, scale=options.scale, units=plan.units
+        )
+
+    def class_count(self) -> Tensor:
+        """Return the number of sets of each class (C,)."""
+        return self._counts
+
+    def kept_sets(self) -> int:
+        """Return the number of sets."""
+        return len(self._target)
+
+    def nonempty_pools(self) -> int:
+        """Return the number of pools."""
+        return self._plan.pools
+
+    def mass(self) -> ClassMass:
+        """Return what this part adds to a whole."""
+        return self.general.mass()
+
+    @property
+    def sums(self) -> GroupSums:
+        """The sums of each pool and group."""
+        return self.general.sums
+
+    @property
+    def layout(self) -> Layout:
+        """What the numbers of a class mass stand for."""
+        return self.general.layout
