@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,27 @@ from equilog.core.pool_state import ClassMass, Layout, ProcessGroup, as_process_
 from equilog.core.units import Samples
 from equilog.inputs.options import CLASS_MASS, Options
 from equilog.ops import Units, log_one_plus, logs_held, mean_of
+
+
+class Part(Protocol):
+    """What a call is to a whole that it may be a part of."""
+
+    @property
+    def layout(self) -> Layout:
+        """What the numbers of its mass stand for."""
+
+    def mass(self) -> ClassMass:
+        """Return what it adds to a whole."""
+
+    def loss(
+        self,
+        options: Options,
+        *,
+        whole: ClassMass | None = None,
+        factor: Tensor | float = 1.0,
+        streams: bool = False,
+    ) -> Tensor:
+        """Return the loss of the whole, or of this part alone."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,7 @@ class PoolSums:
     """(C,) the weight of each class that the units count by."""
     labels_per_set: int = 1
     """How many labels one of the pools' sets is."""
-    known_units: Tensor | int | None = None
+    known_units: Tensor | float | None = None
     """What the mean divides by, where it is known before the sums are."""
     _made: list[GroupSums] = field(default_factory=list, init=False)
 
@@ -185,7 +207,7 @@ class PoolSums:
 
 
 def part_of(
-    options: Options, part: PoolSums, class_mass: ClassMass | None, process_group: ProcessGroup
+    options: Options, part: Part, class_mass: ClassMass | None, process_group: ProcessGroup
 ) -> tuple[ClassMass | None, float]:
     """Return the whole that a part belongs to, and the factor on its gradient.
 
@@ -206,7 +228,7 @@ def part_of(
 
 def pooled_loss(
     options: Options,
-    part: PoolSums,
+    part: Part,
     class_mass: ClassMass | None,
     process_group: ProcessGroup,
 ) -> Tensor:
@@ -224,6 +246,6 @@ def _kept_sets(samples: Samples) -> Tensor:
     return (samples.kept != 0).to(torch.float32)
 
 
-def _as_number(count: Tensor | int, like: Tensor) -> Tensor:
+def _as_number(count: Tensor | float, like: Tensor) -> Tensor:
     """Return a count as a 0-d tensor; filled in, since a tensor made of it would compile anew for each."""
     return count.to(like) if isinstance(count, Tensor) else like.new_full((), count)

@@ -1,7 +1,7 @@
 """Logits, targets and weights of any accepted shape -> n sets of C classes in one form, checked once."""
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,9 +120,6 @@ class Sets(Targets):
         return replace(self, logits=gather_shards(self.logits))
 
 
-AnyTargets = TypeVar("AnyTargets", bound=Targets)
-
-
 def read_sets(options: ClassOptions, logits: Tensor, target: Tensor, sample_weight: Tensor | None) -> Sets:
     """Return the sets of logits (N, C, d1, ...) and target (N, d1, ...) or (N, C, d1, ...).
 
@@ -134,12 +131,11 @@ def read_sets(options: ClassOptions, logits: Tensor, target: Tensor, sample_weig
     if is_soft or smoothing > 0.0:
         logits = gather_shards(logits)
     rows, dtype = _rows(logits), compute_dtype(logits)
-    both: dict[str, Any] = {"logits": rows, "scale": options.scale}
-
     if is_soft:
-        sets = _soft_targets(options, _rows(target).to(dtype), sample_weight, shape, **both)
+        targets = _soft_fields(options, _rows(target).to(dtype), sample_weight, shape)
     else:
-        sets = index_targets(options, target, rows.shape[1], dtype, sample_weight, kind=Sets, **both)
+        targets = _index_fields(options, target, rows.shape[1], dtype, sample_weight)
+    sets = Sets(**targets, logits=rows, scale=options.scale)
     if smoothing > 0.0:
         sets = replace(sets, index=None, probs=_smoothed(rows != -torch.inf, sets, smoothing))
     if options.validate:
@@ -148,16 +144,15 @@ def read_sets(options: ClassOptions, logits: Tensor, target: Tensor, sample_weig
 
 
 def index_targets(
-    options: ClassOptions,
-    target: Tensor,
-    classes: int,
-    dtype: torch.dtype,
-    sample_weight: Tensor | None,
-    *,
-    kind: type[AnyTargets] = Targets,  # type: ignore[assignment]
-    **others: Any,
-) -> AnyTargets:
-    """Return the targets of class indices (N, d1, ...), with weights in the type to compute in; with others, sets."""
+    options: ClassOptions, target: Tensor, classes: int, dtype: torch.dtype, sample_weight: Tensor | None
+) -> Targets:
+    """Return the targets of class indices (N, d1, ...), with weights in the type to compute in."""
+    return Targets(**_index_fields(options, target, classes, dtype, sample_weight))
+
+
+def _index_fields(
+    options: ClassOptions, target: Tensor, classes: int, dtype: torch.dtype, sample_weight: Tensor | None
+) -> dict[str, Any]:
     index = target.reshape(-1).long()
     least, most = least_and_most(index) or (-1, -1)
     kept = in_range = None
@@ -168,38 +163,36 @@ def index_targets(
         index, kept, in_range = torch.where(in_range, index, 0), unless_all(kept), unless_all(in_range)
     log_weight, kept = log_set_weight(options, sample_weight, kept, target.shape, index.device, dtype)
     usable = kept if in_range is None else in_range if kept is None else kept & in_range
-    return kind(
-        index=index,
-        probs=None,
-        log_weight_if_any=log_weight,
-        dtype=dtype,
-        sample_weight=_per_sample(sample_weight, target.shape),
-        unweighted=sample_weight is None,
-        kept=kept,
-        usable=usable,
-        shape=target.shape,
-        classes=classes,
-        **others,
-    )
+    return {
+        "index": index,
+        "probs": None,
+        "log_weight_if_any": log_weight,
+        "dtype": dtype,
+        "sample_weight": _per_sample(sample_weight, target.shape),
+        "unweighted": sample_weight is None,
+        "kept": kept,
+        "usable": usable,
+        "shape": target.shape,
+        "classes": classes,
+    }
 
 
-def _soft_targets(
-    options: ClassOptions, probs: Tensor, sample_weight: Tensor | None, shape: torch.Size, **others: Any
-) -> Sets:
+def _soft_fields(
+    options: ClassOptions, probs: Tensor, sample_weight: Tensor | None, shape: torch.Size
+) -> dict[str, Any]:
     log_weight, kept = log_set_weight(options, sample_weight, None, shape, probs.device, probs.dtype)
-    return Sets(
-        index=None,
-        probs=probs if kept is None else torch.where(kept[:, None], probs, 0.0),
-        log_weight_if_any=log_weight,
-        dtype=probs.dtype,
-        sample_weight=_per_sample(sample_weight, shape),
-        unweighted=sample_weight is None,
-        kept=kept,
-        usable=kept,
-        shape=shape,
-        classes=probs.shape[1],
-        **others,
-    )
+    return {
+        "index": None,
+        "probs": probs if kept is None else torch.where(kept[:, None], probs, 0.0),
+        "log_weight_if_any": log_weight,
+        "dtype": probs.dtype,
+        "sample_weight": _per_sample(sample_weight, shape),
+        "unweighted": sample_weight is None,
+        "kept": kept,
+        "usable": kept,
+        "shape": shape,
+        "classes": probs.shape[1],
+    }
 
 
 def log_set_weight(

@@ -50,6 +50,10 @@ class Options:
         """Return what is remembered with this key, or None."""
         return self._remembered.get(key)
 
+    def forget(self, key: Hashable) -> None:
+        """Forget what is remembered with this key."""
+        self._remembered.pop(key, None)
+
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_remembered": {}}  # of copies and files no part
 
@@ -95,10 +99,11 @@ _Kind = TypeVar("_Kind", bound=Options)
 
 
 def options_of_call(kind: type[_Kind], **values: Any) -> _Kind:
-    """Return the options of a function's call: of the same values those of an earlier one, which are checked already."""
+    """Return the options of a call: of plain values those of an earlier call of the same, which are checked already."""
     if torch.compiler.is_compiling() or not _PLAIN.issuperset(map(type, values.values())):
         return kind(**values)
-    return _options_of_plain(kind, **values)
+    options: _Kind = _options_of_plain(kind, **values)  # type: ignore[arg-type]
+    return options
 
 
 @functools.lru_cache(maxsize=256, typed=True)

@@ -158,9 +158,14 @@ class PooledCriterion(Criterion):
                 self._see_pools(part.kept_sets(), part.nonempty_pools())
         return loss
 
-    def _remembered(self, logits: Tensor) -> Remembered:  # noqa: ARG002 - a prior depends on it
+    def _remembered(self, logits: Tensor) -> Remembered:
         """Return a copy of the state that the loss depends on."""
-        return Remembered(shift=None, stream=None if self.stream is None else self.stream.clone())
+        stream = self.stream
+        return Remembered(self._shift(logits), None if stream is None else stream.clone())
+
+    def _shift(self, logits: Tensor) -> Tensor | None:  # noqa: ARG002 - a prior depends on it
+        """Return what the loss adds to logits (n, C), (C,), or None."""
+        return None
 
     def _count(self, class_count: Callable[[], Tensor]) -> None:
         """Take the number of sets of each class into what is remembered, where there is a running prior."""
@@ -188,7 +193,8 @@ class PooledCriterion(Criterion):
     @property
     def _has_state(self) -> bool:
         """Whether a step leaves anything in the state."""
-        return self.stream is not None
+        buffers = self._buffers
+        return buffers.get("class_count") is not None or buffers.get("stream") is not None
 
     def _within_stream(self, step: ClassMass, stream: Tensor) -> ClassMass:
         if len(stream) != len(step.packed()):

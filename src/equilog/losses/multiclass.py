@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -27,7 +28,6 @@ from equilog.inputs.options import (
 from equilog.inputs.values import class_vector
 from equilog.losses.base import PooledCriterion, options_of_module, own_class_buffer
 from equilog.losses.plain import keep_plan, plain_sums
-from equilog.losses.recomputation import Remembered
 from equilog.ops import as_compute_dtype, compute_dtype
 
 
@@ -160,7 +160,8 @@ def log_balanced_cross_entropy(
         validate=validate,
     )
     if sample_weight is None and weight is None and prior is None:
-        plain = plain_sums(options, logits, target, lambda shift: _general_sums(options, logits, target, shift))
+        general = partial(_general_sums, options, logits, target)
+        plain = plain_sums(options, logits, target, general, counts=False)
         if plain is not None:
             return pooled_loss(options, plain(None), class_mass, process_group)
     sets = read_sets(options, logits, target, sample_weight)
@@ -222,6 +223,7 @@ def class_sums(options: ClassOptions, sets: Sets, shift: Tensor | None, weight: 
             options.where, "weight", weight, sets.logits, positive=False, validate=options.validate
         )
         group_weight = _weight_of_groups(options, grouping, class_weight)
+        layout = replace(layout, weighted=not layout.spans)
     return PoolSums(
         make_sums=lambda: grouping.sums(sets, pools, layout.compensated),
         compensation=options.compensation,
@@ -243,15 +245,15 @@ def index_sums(
     class_weight: Tensor | None,
 ) -> PoolSums:
     """Return the pools of sets with index targets and class balance of the odds, however their sums were come by."""
+    spans = spans_parts(options.pool, targets.shape)
+    weighted = class_weight is not None and not spans
     return PoolSums(
         make_sums=make_sums,
         compensation=options.compensation,
         samples=samples_of(targets, pools),
         class_count=targets.class_count,
         shape=targets.shape,
-        layout=Layout(
-            ClassBalance.name, targets.classes, spans=spans_parts(options.pool, targets.shape), compensated=True
-        ),
+        layout=Layout(ClassBalance.name, targets.classes, spans=spans, compensated=True, weighted=weighted),
         group_weight=class_weight,
         class_weight=class_weight,
     )
@@ -363,7 +365,8 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         """Return the loss in nats, and remember a training step; a part that is told its whole is not a step."""
         options, weight = self._call_options(), self.weight
         if sample_weight is None and weight is None:
-            plain = plain_sums(options, logits, target, lambda shift: _general_sums(options, logits, target, shift))
+            general = partial(_general_sums, options, logits, target)
+            plain = plain_sums(options, logits, target, general, counts=self.class_count is not None)
             if plain is not None:
                 return self._loss_of_call(options, logits, target, class_mass, plain)
         sets = read_sets(options, logits, target, sample_weight)
@@ -457,16 +460,10 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             f"{super().extra_repr()}"
         )
 
-    def _remembered(self, logits: Tensor) -> Remembered:
-        return Remembered(shift=self._shift(logits), stream=super()._remembered(logits).stream)
-
-    @property
-    def _has_state(self) -> bool:
-        return self.class_count is not None or super()._has_state
-
     def _count(self, class_count: Callable[[], Tensor]) -> None:
-        if self.class_count is not None:
-            self.class_count.add_(class_count())
+        count = self.class_count
+        if count is not None:
+            count.add_(class_count())
 
     def _call_options(self) -> ClassOptions:
         """The options of one call by itself: a stream pools each call whole."""

@@ -15,7 +15,7 @@ from equilog.core.pool_state import ClassMass, Layout
 from equilog.core.pool_sums import PoolSums
 from equilog.inputs.classes import Sets
 from equilog.inputs.options import ClassOptions, Options
-from equilog.ops import Units, class_counts, pooled_index_logs, takes_index_logs
+from equilog.ops import Look, NotPlainError, Units, pooled_index_logs, takes_index_logs
 
 
 class Plan(NamedTuple):
@@ -38,11 +38,12 @@ def keep_plan(options: ClassOptions, logits: Tensor, target: Tensor, sets: Sets,
 
 
 def plain_sums(
-    options: ClassOptions, logits: Tensor, target: Tensor, general: Callable[[Tensor | None], PoolSums]
+    options: ClassOptions, logits: Tensor, target: Tensor, general: Callable[[Tensor | None], PoolSums], counts: bool
 ) -> "Callable[[Tensor | None], PlainSums] | None":
     """Return what gives the sums of a call for a shift (C,), or None where it is not known to be a plain one.
 
     general: gives the same the general way.
+    counts: whether somebody will ask for the number of sets of each class.
     """
     if options.reduction != "mean" or torch.compiler.is_compiling():
         return None
@@ -51,10 +52,7 @@ def plain_sums(
     plan: Plan | None = options.known(_key(logits, target))
     if plan is None or not takes_index_logs(logits, target):
         return None
-    counts = class_counts(target, logits.shape[1], options.ignore_index)
-    if counts is None:
-        return None
-    return lambda shift: PlainSums(options, plan, logits, target, counts, shift, general)
+    return lambda shift: PlainSums(options, plan, logits, target, shift, general, counts)
 
 
 def _key(logits: Tensor, target: Tensor) -> tuple[object, ...]:
@@ -72,14 +70,14 @@ class PlainSums:
         plan: Plan,
         logits: Tensor,
         target: Tensor,
-        counts: Tensor,
         shift: Tensor | None,
         general: Callable[[Tensor | None], PoolSums],
+        counts: bool,
     ) -> None:
-        self._options, self._plan, self._counts = options, plan, counts
-        self._logits, self._target, self._shift = logits, target, shift
-        self._general = general
+        self._options, self._plan, self._general = options, plan, general
         self._made: PoolSums | None = None
+        self._logits, self._target, self._shift = logits, target, shift
+        self._counts = torch.empty(logits.shape[1], dtype=torch.float64) if counts else None
 
     @property
     def general(self) -> PoolSums:
@@ -97,24 +95,34 @@ class PlainSums:
         streams: bool = False,
     ) -> Tensor:
         """Return the loss of the whole this part belongs to, or of this part alone."""
-        if whole is not None or (self._shift is not None and self._shift.requires_grad):
-            return self.general.loss(options, whole=whole, factor=factor, streams=streams)
-        plan = self._plan
-        return pooled_index_logs(
-            self._logits, self._target, plan.pool_size, shift=self._shift, scale=options.scale, units=plan.units
-        )
+        shift, plan = self._shift, self._plan
+        if whole is None and self._made is None and (shift is None or not shift.requires_grad):
+            look = Look(self._options.ignore_index, self._counts)
+            try:
+                return pooled_index_logs(
+                    self._logits,
+                    self._target,
+                    plan.pool_size,
+                    shift=shift,
+                    scale=options.scale,
+                    units=plan.units,
+                    look=look,
+                )
+            except NotPlainError:  # which of its shapes others will not be, either
+                self._options.forget(_key(self._logits, self._target))
+        return self.general.loss(options, whole=whole, factor=factor, streams=streams)
 
     def class_count(self) -> Tensor:
-        """Return the number of sets of each class (C,)."""
-        return self._counts
+        """Return the number of sets of each class (C,), after the loss."""
+        return self.general.class_count() if self._counts is None or self._made is not None else self._counts
 
-    def kept_sets(self) -> int:
-        """Return the number of sets."""
-        return len(self._target)
+    def kept_sets(self) -> Tensor | int:
+        """Return the number of sets that are not ignored, after the loss."""
+        return self._target.shape[0] if self._made is None else self._made.kept_sets()
 
-    def nonempty_pools(self) -> int:
-        """Return the number of pools."""
-        return self._plan.pools
+    def nonempty_pools(self) -> Tensor | int:
+        """Return the number of pools that hold a set not ignored, after the loss."""
+        return self._plan.pools if self._made is None else self._made.nonempty_pools()
 
     def mass(self) -> ClassMass:
         """Return what this part adds to a whole."""

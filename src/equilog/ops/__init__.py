@@ -6,7 +6,7 @@ goes which way (`equilog.ops.dispatch`).
 
 from equilog.ops.dispatch import is_transformed
 from equilog.ops.dtypes import as_compute_dtype, compute_dtype, precise
-from equilog.ops.index_logs import class_counts, pooled_index_logs, takes_index_logs
+from equilog.ops.index_logs import Look, NotPlainError, pooled_index_logs, takes_index_logs
 from equilog.ops.index_odds import index_log_odds
 from equilog.ops.label_logs import pooled_label_logs, takes_label_logs
 from equilog.ops.label_sums import (
@@ -26,10 +26,11 @@ from equilog.ops.units import Units, logs_held, mean_of
 
 __all__ = [
     "PADDING",
+    "Look",
+    "NotPlainError",
     "Units",
     "as_compute_dtype",
     "beside",
-    "class_counts",
     "class_log_odds",
     "compute_dtype",
     "finds_first",

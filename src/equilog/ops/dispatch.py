@@ -108,10 +108,11 @@ def is_transformed(*tensors: Tensor | None) -> bool:
         return True
     if torch.compiler.is_compiling():
         return False
+    has_tangents = forward_ad._current_level >= 0
     for tensor in tensors:
         if tensor is not None and (
             torch._C._functorch.is_legacy_batchedtensor(tensor)  # of torch.autograd.grad(..., is_grads_batched=True)
-            or forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+            or (has_tangents and forward_ad.unpack_dual(tensor).tangent is not None)  # type: ignore[no-untyped-call]
         ):
             return True
     return False

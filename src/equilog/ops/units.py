@@ -50,4 +50,8 @@ def as_numbers(units: Units | None) -> tuple[Tensor | float | None, ...]:
     samples, total = units
     if total is not None:
         return True, float(total), None, 0.0
-    return (True, -math.inf, samples.double(), 0.0) if isinstance(samples, Tensor) else (True, -math.inf, None, float(samples))
+    return (
+        (True, -math.inf, samples.double(), 0.0)
+        if isinstance(samples, Tensor)
+        else (True, -math.inf, None, float(samples))
+    )

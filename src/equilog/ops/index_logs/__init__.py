@@ -6,7 +6,10 @@ from torch import Tensor
 from equilog.ops import dispatch
 from equilog.ops.dtypes import compute_dtype
 from equilog.ops.index_logs import native
+from equilog.ops.index_logs.native import Look, NotPlainError
 from equilog.ops.units import Units
+
+__all__ = ["Look", "NotPlainError", "pooled_index_logs", "takes_index_logs"]
 
 
 def pooled_index_logs(
@@ -19,6 +22,7 @@ def pooled_index_logs(
     scale: float = 1.0,
     class_weight: Tensor | None = None,
     units: Units | None = None,
+    look: Look | None = None,
 ) -> Tensor:
     """Return the logs of each pool of consecutive sets, added up (P,), or their mean, where `takes_index_logs` says so.
 
@@ -31,19 +35,12 @@ def pooled_index_logs(
         scale: factor > 0 on what comes of that.
         class_weight: (C,) factor on the log of each class, or None.
         units: what the mean divides by, or None for the value of each pool.
+        look: to look at the indices first, and count them; NotPlainError where they are not what they should be.
 
     Returns:
         Nats, float64 for float64 logits, else float32.
     """
-    return native.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units)
-
-
-def class_counts(index: Tensor, classes: int, ignored: int) -> Tensor | None:
-    """Return how many sets have each index (C,), of int64 indices that `takes_index_logs`.
-
-    None where an index is out of range or `ignored`, the one of the sets to leave out.
-    """
-    return native.class_counts(index, classes, ignored)
+    return native.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units, look)
 
 
 def takes_index_logs(logits: Tensor, *others: Tensor | None) -> bool:

@@ -19,6 +19,7 @@ def pooled_index_logs(
     pool_size: int,
     scale: float,
     units: Units | None,
+    look: None,  # noqa: ARG001 - the indices have been looked at
 ) -> Tensor:
     """Return the summed logs (P,), or their mean."""
     log_odds = index_odds.index_log_odds(logits, index, shift, scale)

@@ -21,7 +21,7 @@ def pooled_label_logs(
 
     Args:
         logits: (n,) float32.
-        target: (n,) in [0, 1] of any type, or (P, k) the sorted positives of each pool, `pool_size` where there is none.
+        target: (n,) in [0, 1] of any type, or (P, k) sorted positives of each pool, `pool_size` where there is none.
         weight: (n,) in the type to compute in, 0 where the label is left out; of positives (P, pool_size); None for 1.
         pool_size: labels a pool; the last may be short.
         scale: factor > 0 on the logits.

@@ -57,7 +57,8 @@ class NativeLabelLogs(Differentiable):
         """Return the gradient of the logits."""
         logits, target, weight, kept = ctx.saved_tensors
         pool_size, scale, _, units = ctx.constants
-        gradient, flow = logits.new_empty(logits.shape), upstream.contiguous()
+        flow = upstream.contiguous()
+        gradient: Tensor = logits.new_empty(logits.shape)
         run_on_labels(
             "label_logs_backward", logits, target, weight, pool_size, scale, kept, units is not None, flow, gradient
         )

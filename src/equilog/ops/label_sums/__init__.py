@@ -7,7 +7,14 @@ from equilog.ops import dispatch
 from equilog.ops.label_sums import chunked, native, reference
 from equilog.ops.label_sums.reference import PADDING, label_log_terms
 
-__all__ = ["PADDING", "indexed_label_log_sums", "is_for_native", "label_log_terms", "pooled_label_log_sums", "sorted_positives"]
+__all__ = [
+    "PADDING",
+    "indexed_label_log_sums",
+    "is_for_native",
+    "label_log_terms",
+    "pooled_label_log_sums",
+    "sorted_positives",
+]
 
 _LEAST_LABELS = 8
 """In smaller pools most of a vector of sixteen is idle, and loops over the labels of a block are as fast."""

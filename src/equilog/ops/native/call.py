@@ -43,7 +43,7 @@ def run(kernel: str, *arguments: Tensor | float | None) -> int:
         0 if argument is None else argument if type(argument) in _NUMBERS else argument.data_ptr()  # type: ignore[union-attr, misc]
         for argument in arguments
     ]
-    code = _function(kernel, tuple(map(type, numbers)))(*numbers, torch.get_num_threads())
+    code: int = _function(kernel, tuple(map(type, numbers)))(*numbers, torch.get_num_threads())
     if code < 0:
         raise _error(kernel, code)
     return code

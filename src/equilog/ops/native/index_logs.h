@@ -58,12 +58,25 @@ static OfPool logs_of_pool(
     return of_pool;
 }
 
+// Whether each index is in range and not the one of rows to leave out; counts them by class, where counts are asked for.
+static bool are_plain(const int64_t* index, int64_t rows, int64_t classes, int64_t ignored, double* counts) {
+    if (counts) std::fill(counts, counts + classes, 0.0);
+    for (int64_t i = 0; i < rows; ++i) {
+        if (index[i] < 0 || index[i] >= classes || index[i] == ignored) return false;
+        if (counts) counts[index[i]] += 1.0;
+    }
+    return true;
+}
+
+// Returns 1, and nothing else, where the indices are to be looked at and one is not plain.
 // `result` is the value of each pool or, with `is_mean`, that of all. Kept are what flows back from there to the log odds
 // of each row, two numbers of each row of theirs, and 1 / the units.
 extern "C" int64_t equilog_index_logs_forward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* index, const float* log_weight, const float* class_weight, int64_t size, int64_t is_mean,
-    double units, const double* samples, double samples_of_all, float* result, float* kept, int64_t threads) try {
+    double units, const double* samples, double samples_of_all, int64_t look, int64_t ignored, double* counts,
+    float* result, float* kept, int64_t threads) try {
+    if (look && !are_plain(index, rows, classes, ignored, counts)) return 1;
     float *const slopes = kept, *const peak = kept + rows, *const inverse = kept + 2 * rows;
     const int64_t code = equilog_index_odds_forward(
         z, stride, rows, classes, shift, scale, index, slopes, peak, inverse, threads);

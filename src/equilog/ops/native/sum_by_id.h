@@ -37,16 +37,3 @@ extern "C" int64_t equilog_sums_by_id(
 } catch (...) {
     return failure();
 }
-
-// How many rows have each class index; 1 where one is out of range or is the one that marks a row to leave out.
-extern "C" int64_t equilog_class_counts(
-    const int64_t* index, int64_t rows, int64_t classes, int64_t ignored, double* counts, int64_t) try {
-    std::fill(counts, counts + classes, 0.0);
-    for (int64_t i = 0; i < rows; ++i) {
-        if (index[i] < 0 || index[i] >= classes || index[i] == ignored) return 1;
-        counts[index[i]] += 1.0;
-    }
-    return 0;
-} catch (...) {
-    return failure();
-}
