@@ -16,7 +16,7 @@ from torch import Tensor
 
 from equilog.core.grouping import ClassBalance, Grouping, as_grouping
 from equilog.core.inner import INNERS
-from equilog.core.pool_sums import PoolSums, mean_of
+from equilog.core.pool_sums import PoolSums
 from equilog.core.pools import as_pools
 from equilog.inputs.classes import read_sets
 from equilog.inputs.labels import read_labels
@@ -32,6 +32,7 @@ from equilog.inputs.options import (
 )
 from equilog.losses.multiclass import class_sums
 from equilog.losses.multilabel import label_sums, multilabel_cross_entropy
+from equilog.ops import mean_of
 
 __all__ = [
     "class_mass",

@@ -139,6 +139,23 @@ def test_multilabel_parts_add_up_to_the_whole(pool):
     close(values[0] if pool == "batch" else sum(values), whole)
 
 
+@pytest.mark.parametrize("of_loss", [log_balanced_cross_entropy, log_balanced_from_cross_entropy])
+def test_a_mass_without_the_weights_that_its_units_are_by_is_refused(of_loss):
+    """Else the mean over the parts' own pools is of other units; one pool over all parts knows them by its counts."""
+    logits, target = draw(0)
+    weight = torch.arange(1.0, 1.0 + C)
+    losses = nn.functional.cross_entropy(logits, target, reduction="none")
+    inputs = (logits, target) if of_loss is log_balanced_cross_entropy else (losses, target, C)
+    for mass_weight, loss_weight in ((None, weight), (weight, None)):
+        whole = class_mass(*inputs, loss=of_loss, pool=4, weight=mass_weight)
+        with pytest.raises(ValueError, match=r"class_mass must come from the same options as this call.*by class"):
+            of_loss(*inputs, pool=4, weight=loss_weight, class_mass=whole)
+    for pool, mass_weight in ((4, weight), ("batch", None)):
+        whole = class_mass(*inputs, loss=of_loss, pool=pool, weight=mass_weight)
+        expected = of_loss(*inputs, pool=pool, weight=weight)
+        close(of_loss(*inputs, pool=pool, weight=weight, class_mass=whole), expected)
+
+
 def test_a_step_of_parts_is_noted_once_and_leaves_what_one_call_leaves():
     logits, target = draw(2)
     options = {"pool": "stream", "prior": "auto", "momentum": 0.5}

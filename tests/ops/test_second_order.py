@@ -9,6 +9,8 @@ from torch import Tensor
 
 from equilog import ops
 from equilog.ops import dispatch
+from equilog.ops.index_logs import reference as index_logs
+from equilog.ops.label_logs import reference as label_logs
 from equilog.ops.native.call import has_kernels
 
 N, C = 12, 4
@@ -50,6 +52,21 @@ def index_log_odds(z: Tensor) -> Tensor:
     return torch.where(WEIGHT == 0, -torch.inf, log_odds)
 
 
+def index_mean(z: Tensor) -> Tensor:
+    weight, shift, of_class = log_weight(z), torch.linspace(0, 1, C).to(z), torch.linspace(0.5, 1.5, C).to(z)
+    if ops.takes_index_logs(z, INDEX, weight):
+        options = {"log_weight": weight, "shift": shift, "scale": 0.5, "class_weight": of_class}
+        return ops.pooled_index_logs(z, INDEX, 5, units=ops.Units(2), **options)
+    return index_logs.pooled_index_logs(z, INDEX, weight, shift, of_class, 5, 0.5, ops.Units(2), None)
+
+
+def label_mean(z: Tensor) -> Tensor:
+    x, target, weight, units = z.reshape(-1), PROBS.reshape(-1).to(z), label_weight(z).reshape(-1), ops.Units(1)
+    if ops.takes_label_logs(x, target, weight, 20):
+        return ops.pooled_label_logs(x, target, weight, 20, scale=0.5, yes_weight=3.0, units=units)
+    return label_logs.pooled_label_logs(x, target, weight, 20, 0.5, 3.0, units)
+
+
 FEW = ("native", "reference")
 CASES = {
     "index": Case(index_log_odds),
@@ -60,6 +77,8 @@ CASES = {
     "labels": Case(
         lambda z: ops.pooled_label_log_sums(z.reshape(-1), PROBS.reshape(-1), label_weight(z).reshape(-1), 20, 0.5)
     ),
+    "index mean": Case(index_mean, FEW),
+    "label mean": Case(label_mean, FEW),
     "positives": Case(lambda z: ops.indexed_label_log_sums(z, POSITIVES, label_weight(z), 0.5)),
     "by id": Case(
         lambda z: ops.log_sum_exp_by(z + log_weight(z), torch.arange(N) // 5, 3), FEW, column=True, blanks=False
@@ -122,7 +141,7 @@ def test_what_is_left_out_may_hold_anything(case: tuple[Case, Tensor], held: flo
     values[LEFT_OUT] = held
     found = total(operation, values), plain_gradient(operation, values), *derivatives(operation, values)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
-    if held == torch.inf and operation is CASES["index"]:
+    if held == torch.inf and operation in (CASES["index"], CASES["index mean"]):
         return  # torch.func does not tell that nothing flows back to it
     slope = torch.func.grad(lambda values: total(operation, values))
     torch.testing.assert_close(slope(values), expected[1], rtol=1e-4, atol=1e-5)

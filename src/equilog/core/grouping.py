@@ -22,6 +22,7 @@ from equilog.core.sparse_groups import Groups
 from equilog.inputs.classes import Sets, Targets
 from equilog.inputs.options import ClassOptions
 from equilog.ops import (
+    Units,
     class_log_odds,
     log_sum_exp,
     log_sum_exp_by,
@@ -119,13 +120,15 @@ class ClassBalance:
         sums = self.log_terms(sets).sums(pools, sets.log_weight)
         return replace(sums, residual=self._residual(sets, pools)) if compensated else sums
 
-    def index_logs(self, sets: Sets, pools: Pools, class_weight: Tensor | None) -> Callable[[], Tensor] | None:
-        """Return what gives the loss of each pool (P,) at once, or None where its sums come first."""
+    def index_logs(
+        self, sets: Sets, pools: Pools, class_weight: Tensor | None
+    ) -> Callable[[Units | None], Tensor] | None:
+        """Return what gives the loss of each pool (P,), or their mean, at once; None where the sums come first."""
         hard = sets.index is not None and not self.inner.gentle and sets.usable is sets.kept and pools.consecutive
-        weight = None if sets.kept is None and sets.unweighted else sets.log_weight
+        weight = sets.log_weight_if_any
         if not hard or not takes_index_logs(sets.logits, sets.index, weight, sets.shift, class_weight):
             return None
-        return lambda: pooled_index_logs(
+        return lambda units: pooled_index_logs(
             sets.logits,
             cast(Tensor, sets.index),
             pools.size,
@@ -133,6 +136,7 @@ class ClassBalance:
             shift=sets.shift,
             scale=sets.scale,
             class_weight=class_weight,
+            units=units,
         )
 
     def group_weight(self, weight: Tensor) -> Tensor:

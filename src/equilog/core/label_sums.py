@@ -1,5 +1,6 @@
 """The positive and the negative sum of each pool of yes/no labels: the two groups of a choice between two classes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,11 +10,14 @@ from equilog.core.pools import Pools, as_pools
 from equilog.inputs.labels import IndexedLabels, Labels
 from equilog.inputs.options import LabelOptions
 from equilog.ops import (
+    Units,
     as_compute_dtype,
     indexed_label_log_sums,
     label_log_terms,
     pooled_label_log_sums,
+    pooled_label_logs,
     precise,
+    takes_label_logs,
 )
 
 
@@ -46,6 +50,34 @@ def pooled_sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: f
         return pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.size, scale)
     terms = label_log_terms(labels.logits, labels.target, scale, labels.weight)
     return pools.log_sums(torch.stack(terms, 1))
+
+
+def label_logs(
+    labels: Labels | IndexedLabels, pools: Pools, scale: float, factors: Tensor | None
+) -> Callable[[Units | None], Tensor] | None:
+    """Return what gives the loss of each pool (P,), or their mean, at once; None where the sums come first.
+
+    factors: (2,) on the log of the positives and on that of the negatives, which is 1; None for 1.
+    """
+    target: Tensor
+    if isinstance(labels, Labels):
+        logits, target, size = labels.logits, labels.target, pools.size
+    else:
+        logits, target, size = labels.logits.reshape(-1), labels.index, labels.labels_per_set
+        if labels.wrong is not None or pools.size != 1:
+            return None
+    learns = factors is not None and factors.requires_grad
+    if learns or not pools.consecutive or not takes_label_logs(logits, target, labels.weight, size):
+        return None
+    return lambda units: pooled_label_logs(
+        logits,
+        target,
+        labels.weight,
+        size,
+        scale=scale,
+        yes_weight=1.0 if factors is None else float(factors[0]),
+        units=units,
+    )
 
 
 def count_of_labels(labels: Labels | IndexedLabels) -> Tensor:

@@ -34,6 +34,8 @@ class Layout:
     """Whether soft targets are compensated, so that R is gathered."""
     inner: str = "odds"
     """What the sets add: odds, or another inner term of "class" balance."""
+    weighted: bool = False
+    """Whether the units of the parts' own pools are by the weights of classes."""
 
     def described(self) -> str:
         """Return the layout in words, for error texts."""
@@ -41,6 +43,7 @@ class Layout:
             f'balance "{self.balance}" over {self.classes} classes'
             + (f', inner "{self.inner}"' if self.inner != "odds" else "")
             + (", compensated" if self.compensated else "")
+            + (", weighted by class" if self.weighted else "")
             + ("" if self.spans else ", with pools of its own")
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -9,9 +10,30 @@ from torch import Tensor
 
 from equilog.core.grouping import GroupSums
 from equilog.core.pool_state import ClassMass, Layout, ProcessGroup, as_process_group, log_mass_of_share
-from equilog.core.units import Samples, logs_held
+from equilog.core.units import Samples
 from equilog.inputs.options import CLASS_MASS, Options
-from equilog.ops import log_one_plus
+from equilog.ops import Units, log_one_plus, logs_held, mean_of
+
+
+class Part(Protocol):
+    """What a call is to a whole that it may be a part of."""
+
+    @property
+    def layout(self) -> Layout:
+        """What the numbers of its mass stand for."""
+
+    def mass(self) -> ClassMass:
+        """Return what it adds to a whole."""
+
+    def loss(
+        self,
+        options: Options,
+        *,
+        whole: ClassMass | None = None,
+        factor: Tensor | float = 1.0,
+        streams: bool = False,
+    ) -> Tensor:
+        """Return the loss of the whole, or of this part alone."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +51,15 @@ class PoolSums:
     layout: Layout
     compensation: str | None = None
     """How soft targets are compensated."""
-    at_once: Callable[[], Tensor] | None = None
-    """Gives the loss of each pool (P,) by one operation, without the sums, where there is such."""
+    at_once: Callable[[Units | None], Tensor] | None = None
+    """Gives the loss of each pool (P,), or their mean, by one operation without the sums, where there is such."""
     group_weight: Tensor | None = None
     """(G,) factor on each log."""
     class_weight: Tensor | None = None
     """(C,) the weight of each class that the units count by."""
     labels_per_set: int = 1
     """How many labels one of the pools' sets is."""
-    known_units: Tensor | int | None = None
+    known_units: Tensor | float | None = None
     """What the mean divides by, where it is known before the sums are."""
     _made: list[GroupSums] = field(default_factory=list, init=False)
 
@@ -66,24 +88,24 @@ class PoolSums:
             layout=self.layout,
         )
 
-    def mean_units(self) -> Tensor | int:
+    def mean_units(self) -> Tensor | float:
         """Return what the mean over these pools divides by: the sum of their units."""
-        if self.known_units is not None:
-            return self.known_units
+        units = self.units()
+        if units.total is not None:
+            return units.total
+        return units.summed(self.sums.log_sums, self._weight_of_sums(self._unit_weight(self.sums.residual)))
+
+    def units(self) -> Units:
+        """Return the units as far as they are known before the sums are."""
         samples = self.samples
+        if self.known_units is not None:
+            return Units(0, self.known_units)
         if samples.logs_do_not_count:
-            return samples.logs_per_set * samples.total(self.class_weight)
+            return Units(0, samples.logs_per_set * samples.total(self.class_weight))
         samples_of_pool = samples.spanned()
         if self.class_weight is not None:
             samples_of_pool = samples_of_pool * samples.class_weight(self.class_weight)
-        samples_of_pool = samples.logs_per_set * samples_of_pool
-        weight = self._weight_of_sums(self._unit_weight(self.sums.residual))
-        if weight is None and isinstance(samples_of_pool, int) and samples_of_pool >= self.sums.log_sums.shape[1]:
-            return samples.pools.count * samples_of_pool
-        logs = logs_held(self.sums.log_sums, weight)
-        if isinstance(samples_of_pool, int):
-            return logs.clamp(min=samples_of_pool).sum()
-        return torch.maximum(samples_of_pool, logs).sum()
+        return Units(samples.logs_per_set * samples_of_pool)
 
     def units_of(self, whole: ClassMass, streams: bool) -> Tensor:
         """Return what the mean over the whole that these pools are a part of divides by."""
@@ -132,7 +154,12 @@ class PoolSums:
         Where one pool spans the parts, the value is the whole's and the gradient this part's share, times `factor`.
         Where each part has pools of its own, value and gradient are this part's share of the mean, times `factor`.
         """
-        values = self._values(whole, factor) if whole is not None or self.at_once is None else self.at_once()
+        if whole is None and self.at_once is not None:
+            if options.reduction == "mean":
+                return self.at_once(self.units())
+            values = self.at_once(None)
+        else:
+            values = self._values(whole, factor)
         total = values if options.reduction == "none" else values.sum()
         if whole is not None and not self.layout.spans:
             total = total * factor
@@ -179,17 +206,8 @@ class PoolSums:
         return weight[groups.ids] if weight.dim() == 1 else weight.gather(1, groups.ids)
 
 
-def mean_of(total: Tensor, units: Tensor | int) -> Tensor:
-    """Return the sum over the pools divided by that of their units."""
-    if isinstance(units, int):
-        return total / max(units, 1)
-    # Without gradient, since a part's units are: a weight moves the sum, and what that is divided by is held fixed.
-    units = units.detach().to(total)
-    return total / units.clamp(min=torch.finfo(units.dtype).tiny)  # the sum over no pools is 0
-
-
 def part_of(
-    options: Options, part: PoolSums, class_mass: ClassMass | None, process_group: ProcessGroup
+    options: Options, part: Part, class_mass: ClassMass | None, process_group: ProcessGroup
 ) -> tuple[ClassMass | None, float]:
     """Return the whole that a part belongs to, and the factor on its gradient.
 
@@ -210,7 +228,7 @@ def part_of(
 
 def pooled_loss(
     options: Options,
-    part: PoolSums,
+    part: Part,
     class_mass: ClassMass | None,
     process_group: ProcessGroup,
 ) -> Tensor:
@@ -228,6 +246,6 @@ def _kept_sets(samples: Samples) -> Tensor:
     return (samples.kept != 0).to(torch.float32)
 
 
-def _as_number(count: Tensor | int, like: Tensor) -> Tensor:
+def _as_number(count: Tensor | float, like: Tensor) -> Tensor:
     """Return a count as a 0-d tensor; filled in, since a tensor made of it would compile anew for each."""
     return count.to(like) if isinstance(count, Tensor) else like.new_full((), count)

@@ -104,13 +104,6 @@ def samples_of(
     return Samples(pools, data.kept, data.sample_weight, targets, logs_per_set, gentle)
 
 
-def logs_held(log_sums: Tensor, group_weight: Tensor | None) -> Tensor:
-    """Return how many logs (P,) of each pool hold something, by weight, from log sums (P, K)."""
-    # Not minus infinity: a block of classes of which none is left in a set takes as good as nothing of the others.
-    holds = log_sums.detach() > 0.5 * torch.finfo(log_sums.dtype).min
-    return holds.sum(1) if group_weight is None else (holds * group_weight).sum(1)
-
-
 def _samples_in_a_row(pools: Pools) -> Tensor:
     """Return how many samples each of consecutive pools spans (P,), none of their sets left out."""
     start = torch.arange(pools.count, device=pools.device) * pools.size

@@ -1,6 +1,7 @@
 """Logits, targets and weights of any accepted shape -> n sets of C classes in one form, checked once."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +30,10 @@ class Targets:
     """(n,) int64 class indices in range, or None where the targets are probabilities."""
     probs: Tensor | None
     """(n, C) target probabilities in the type of the weights, or None where the targets are indices."""
-    log_weight: Tensor
-    """(n,) log of the sample weight: 0 where there is none, minus infinity where the set is ignored.
-
-    In the type to compute in, float64 where the logits are, else float32."""
+    log_weight_if_any: Tensor | None
+    """(n,) log of the sample weight, minus infinity where the set is ignored; None where all are 0."""
+    dtype: torch.dtype
+    """The type to compute in, float64 where the logits are, else float32."""
     sample_weight: Tensor | None
     """(N,) the weight of each sample, or None where there is none or where the sets of a sample have their own."""
     unweighted: bool
@@ -45,6 +46,15 @@ class Targets:
     """The shape of the caller's sets: (N, d1, ...), or () for a single set."""
     classes: int
     """C."""
+
+    @property
+    def log_weight(self) -> Tensor:
+        """(n,) log of the sample weight in the type to compute in: 0 where there is none."""
+        if self.log_weight_if_any is not None:
+            return self.log_weight_if_any
+        like = self.probs if self.index is None else self.index
+        assert like is not None
+        return torch.zeros(like.shape[0], dtype=self.dtype, device=like.device)
 
     @property
     def is_kept(self) -> Tensor:
@@ -117,17 +127,17 @@ def read_sets(options: ClassOptions, logits: Tensor, target: Tensor, sample_weig
     """
     where, smoothing = options.where, options.label_smoothing
     shape = _check_shapes(where, logits, target)
-    if target.is_floating_point() or smoothing > 0.0:
+    is_soft = target.is_floating_point()
+    if is_soft or smoothing > 0.0:
         logits = gather_shards(logits)
     rows, dtype = _rows(logits), compute_dtype(logits)
-
-    if target.is_floating_point():
-        targets = _soft_targets(options, _rows(target).to(dtype), sample_weight, shape)
+    if is_soft:
+        targets = _soft_fields(options, _rows(target).to(dtype), sample_weight, shape)
     else:
-        targets = index_targets(options, target, rows.shape[1], dtype, sample_weight)
+        targets = _index_fields(options, target, rows.shape[1], dtype, sample_weight)
+    sets = Sets(**targets, logits=rows, scale=options.scale)
     if smoothing > 0.0:
-        targets = replace(targets, index=None, probs=_smoothed(rows != -torch.inf, targets, smoothing))
-    sets = Sets(**vars(targets), logits=rows, scale=options.scale)
+        sets = replace(sets, index=None, probs=_smoothed(rows != -torch.inf, sets, smoothing))
     if options.validate:
         _check_values(where, sets)
     return sets
@@ -137,6 +147,12 @@ def index_targets(
     options: ClassOptions, target: Tensor, classes: int, dtype: torch.dtype, sample_weight: Tensor | None
 ) -> Targets:
     """Return the targets of class indices (N, d1, ...), with weights in the type to compute in."""
+    return Targets(**_index_fields(options, target, classes, dtype, sample_weight))
+
+
+def _index_fields(
+    options: ClassOptions, target: Tensor, classes: int, dtype: torch.dtype, sample_weight: Tensor | None
+) -> dict[str, Any]:
     index = target.reshape(-1).long()
     least, most = least_and_most(index) or (-1, -1)
     kept = in_range = None
@@ -147,32 +163,36 @@ def index_targets(
         index, kept, in_range = torch.where(in_range, index, 0), unless_all(kept), unless_all(in_range)
     log_weight, kept = log_set_weight(options, sample_weight, kept, target.shape, index.device, dtype)
     usable = kept if in_range is None else in_range if kept is None else kept & in_range
-    return Targets(
-        index=index,
-        probs=None,
-        log_weight=log_weight,
-        sample_weight=_per_sample(sample_weight, target.shape),
-        unweighted=sample_weight is None,
-        kept=kept,
-        usable=usable,
-        shape=target.shape,
-        classes=classes,
-    )
+    return {
+        "index": index,
+        "probs": None,
+        "log_weight_if_any": log_weight,
+        "dtype": dtype,
+        "sample_weight": _per_sample(sample_weight, target.shape),
+        "unweighted": sample_weight is None,
+        "kept": kept,
+        "usable": usable,
+        "shape": target.shape,
+        "classes": classes,
+    }
 
 
-def _soft_targets(options: ClassOptions, probs: Tensor, sample_weight: Tensor | None, shape: torch.Size) -> Targets:
+def _soft_fields(
+    options: ClassOptions, probs: Tensor, sample_weight: Tensor | None, shape: torch.Size
+) -> dict[str, Any]:
     log_weight, kept = log_set_weight(options, sample_weight, None, shape, probs.device, probs.dtype)
-    return Targets(
-        index=None,
-        probs=probs if kept is None else torch.where(kept[:, None], probs, 0.0),
-        log_weight=log_weight,
-        sample_weight=_per_sample(sample_weight, shape),
-        unweighted=sample_weight is None,
-        kept=kept,
-        usable=kept,
-        shape=shape,
-        classes=probs.shape[1],
-    )
+    return {
+        "index": None,
+        "probs": probs if kept is None else torch.where(kept[:, None], probs, 0.0),
+        "log_weight_if_any": log_weight,
+        "dtype": probs.dtype,
+        "sample_weight": _per_sample(sample_weight, shape),
+        "unweighted": sample_weight is None,
+        "kept": kept,
+        "usable": kept,
+        "shape": shape,
+        "classes": probs.shape[1],
+    }
 
 
 def log_set_weight(
@@ -182,12 +202,14 @@ def log_set_weight(
     shape: torch.Size,
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor | None, Tensor | None]:
     """Return the log of each set's weight (n,), minus infinity where it is left out, and which sets are still kept.
 
-    None in place of these where it is known to be all of them.
+    None in place of the one where all are 0, of the other where it is known to be all of them.
     """
     if sample_weight is None:
+        if kept is None:
+            return None, None
         log_weight = torch.zeros(shape.numel(), dtype=dtype, device=device)
     else:
         weight = value_per_set(options.where, "sample_weight", sample_weight, shape).to(dtype)
@@ -257,7 +279,7 @@ def _check_index(options: ClassOptions, index: Tensor, wrong: Tensor, classes: i
 
 def _smoothed(present: Tensor, targets: Targets, smoothing: float) -> Tensor:
     """Mix the targets with the uniform distribution over the classes that take part in the set."""
-    uniform = present.to(targets.log_weight.dtype) / present.sum(1, keepdim=True).clamp(min=1)
+    uniform = present.to(targets.dtype) / present.sum(1, keepdim=True).clamp(min=1)
     if targets.probs is None:
         assert targets.index is not None
         probs = torch.zeros_like(uniform).scatter(1, targets.index[:, None], 1.0)

@@ -1,11 +1,15 @@
 """The options of a loss as one frozen object, checked once."""
 
+import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
+import torch
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 Balance = Literal["class", "pair", "none"]
 InnerName = Literal["odds", "power", "nll", "divergence"]
@@ -25,11 +29,41 @@ class Options:
     scale: float = 1.0
     reduction: str = "mean"
     validate: bool = False
+    _remembered: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def remembered(self, key: Hashable, make: Callable[..., Result], *arguments: Any) -> Result:
+        """Return what is made of these options and the arguments, as it was made before with this key.
+
+        The result must depend on the key alone. It is made anew while compiling, which is done once a shape.
+        """
+        if torch.compiler.is_compiling():
+            return make(self, *arguments)
+        try:
+            result: Result = self._remembered[key]
+        except KeyError:
+            if len(self._remembered) >= _MOST_REMEMBERED:
+                self._remembered.clear()
+            result = self._remembered[key] = make(self, *arguments)
+        return result
+
+    def known(self, key: Hashable) -> Any:
+        """Return what is remembered with this key, or None."""
+        return self._remembered.get(key)
+
+    def forget(self, key: Hashable) -> None:
+        """Forget what is remembered with this key."""
+        self._remembered.pop(key, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_remembered": {}}  # of copies and files no part
 
     def __post_init__(self) -> None:
         check_scale(self.where, self.scale)
         check_choice(self.where, "reduction", self.reduction, ("mean", "sum", "none", CLASS_MASS))
 
+
+_MOST_REMEMBERED = 64
+"""Shapes of calls, of which a run with sequences of any length has many."""
 
 CLASS_MASS = "class_mass"
 """The reduction by which `equilog.class_mass` asks a loss for what its sets add to a whole, in place of the value."""
@@ -59,6 +93,25 @@ class LabelOptions(Options):
     """What the losses of yes/no labels are told."""
 
     index_target: bool | None = None
+
+
+_Kind = TypeVar("_Kind", bound=Options)
+
+
+def options_of_call(kind: type[_Kind], **values: Any) -> _Kind:
+    """Return the options of a call: of plain values those of an earlier call of the same, which are checked already."""
+    if torch.compiler.is_compiling() or not _PLAIN.issuperset(map(type, values.values())):
+        return kind(**values)
+    options: _Kind = _options_of_plain(kind, **values)  # type: ignore[arg-type]
+    return options
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _options_of_plain(kind: type[_Kind], **values: Any) -> _Kind:
+    return kind(**values)
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def check_choice(where: str, name: str, value: object, choices: Sequence[object]) -> None:

@@ -31,10 +31,10 @@ def least_and_most(ids: Tensor, wait: bool = False) -> tuple[int, int] | None:
     if not ids.numel() or not reads_values(ids, wait):
         return None
     try:
-        least, most = torch.stack(torch.aminmax(ids)).tolist()
+        least, most = torch.aminmax(ids)
+        return int(least), int(most)
     except RuntimeError:  # inside torch.func.vmap there is no one value
         return None
-    return least, most
 
 
 def unless_all(condition: Tensor) -> Tensor | None:

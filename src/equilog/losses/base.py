@@ -15,11 +15,10 @@ from equilog.core.pool_state import SETS, ClassMass, ProcessGroup, as_process_gr
 from equilog.core.pool_sums import PoolSums, part_of
 from equilog.core.pools import Pools
 from equilog.error_text import did_you_mean
-from equilog.inputs.classes import Sets
-from equilog.inputs.labels import IndexedLabels, Labels
 from equilog.inputs.options import Options
 from equilog.inputs.values import as_vector, class_vector
 from equilog.losses.criterion import Criterion
+from equilog.losses.plain import PlainSums
 from equilog.losses.recomputation import Computation, Remembered, first_computation, keep, within_backward
 from equilog.ops import is_transformed, log_expm1, log_one_plus, precise
 
@@ -113,13 +112,13 @@ class PooledCriterion(Criterion):
     def _loss_of_call(
         self,
         options: Options,
-        data: Sets | Labels | IndexedLabels,
+        logits: Tensor,
         target: Tensor,
         class_mass: ClassMass | None,
-        sums: Callable[[Remembered], PoolSums],
+        sums: Callable[[Tensor | None], PoolSums | PlainSums],
     ) -> Tensor:
-        """Return the loss of a call from its pools' sums under what is remembered, and remember a training step."""
-        logits, remembered = data.logits, self._remembered(data)
+        """Return the loss of a call from its pools' sums for a shift of the logits, and remember a training step."""
+        remembered = self._remembered(logits)
         is_step = self.training and logits.requires_grad and torch.is_grad_enabled() and not is_transformed(logits)
         moves = is_step and self._has_state and not torch.compiler.is_compiling()
         group = as_process_group(options.where, self._step_group)
@@ -128,13 +127,13 @@ class PooledCriterion(Criterion):
         if again:
 
             def outcome_of(one: Remembered) -> Tensor:
-                part = sums(one)
+                part = sums(one.shift)
                 return part.loss(options) if by_itself else part.sums.log_sums
 
             first = first_computation(self, logits, target, outcome_of)
             is_step = first is None
             remembered = remembered if first is None else first.remembered
-        part = sums(remembered)
+        part = sums(remembered.shift)
         whole, factor = part_of(options, part, class_mass, group)
         step = whole
         weighted: Tensor | float = factor
@@ -159,9 +158,14 @@ class PooledCriterion(Criterion):
                 self._see_pools(part.kept_sets(), part.nonempty_pools())
         return loss
 
-    def _remembered(self, data: Sets | Labels | IndexedLabels) -> Remembered:  # noqa: ARG002 - a prior depends on it
+    def _remembered(self, logits: Tensor) -> Remembered:
         """Return a copy of the state that the loss depends on."""
-        return Remembered(shift=None, stream=None if self.stream is None else self.stream.clone())
+        stream = self.stream
+        return Remembered(self._shift(logits), None if stream is None else stream.clone())
+
+    def _shift(self, logits: Tensor) -> Tensor | None:  # noqa: ARG002 - a prior depends on it
+        """Return what the loss adds to logits (n, C), (C,), or None."""
+        return None
 
     def _count(self, class_count: Callable[[], Tensor]) -> None:
         """Take the number of sets of each class into what is remembered, where there is a running prior."""
@@ -189,7 +193,8 @@ class PooledCriterion(Criterion):
     @property
     def _has_state(self) -> bool:
         """Whether a step leaves anything in the state."""
-        return self.stream is not None
+        buffers = self._buffers
+        return buffers.get("class_count") is not None or buffers.get("stream") is not None
 
     def _within_stream(self, step: ClassMass, stream: Tensor) -> ClassMass:
         if len(stream) != len(step.packed()):

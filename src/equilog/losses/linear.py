@@ -328,6 +328,7 @@ def _label_layer(
     if label_weight is not None:
         label_weight = class_vector(where, "label_weight", label_weight, like, positive=False, validate=validate)
     log_weight, kept = log_set_weight(options, sample_weight, None, samples, hidden.device, like.dtype)
+    log_weight = like.new_zeros(len(hidden)) if log_weight is None else log_weight
     kept = all_true(log_weight) if kept is None else kept
 
     shape = hidden.new_empty(len(hidden), 1).expand(-1, labels)  # stands for the logits, without their memory

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,10 +16,18 @@ from equilog.core.pool_sums import PoolSums, pooled_loss
 from equilog.core.pools import Pools, as_pools, spans_parts
 from equilog.core.units import samples_of
 from equilog.inputs.classes import Sets, Targets, read_sets
-from equilog.inputs.options import Balance, ClassOptions, Compensation, InnerName, Pool, Reduction
+from equilog.inputs.options import (
+    Balance,
+    ClassOptions,
+    Compensation,
+    InnerName,
+    Pool,
+    Reduction,
+    options_of_call,
+)
 from equilog.inputs.values import class_vector
 from equilog.losses.base import PooledCriterion, options_of_module, own_class_buffer
-from equilog.losses.recomputation import Remembered
+from equilog.losses.plain import keep_plan, plain_sums
 from equilog.ops import as_compute_dtype, compute_dtype
 
 
@@ -136,7 +145,8 @@ def log_balanced_cross_entropy(
         >>> log_balanced_cross_entropy(logits, target)  # one pool: one log per class, over two samples
         tensor(0.3955)
     """
-    options = ClassOptions(
+    options = options_of_call(
+        ClassOptions,
         where="log_balanced_cross_entropy",
         balance=balance,
         inner=inner,
@@ -149,16 +159,62 @@ def log_balanced_cross_entropy(
         reduction=reduction,
         validate=validate,
     )
+    if sample_weight is None and weight is None and prior is None:
+        general = partial(_general_sums, options, logits, target)
+        plain = plain_sums(options, logits, target, general, counts=False)
+        if plain is not None:
+            return pooled_loss(options, plain(None), class_mass, process_group)
     sets = read_sets(options, logits, target, sample_weight)
     shift = None if prior is None else log_prior(options, prior, sets.logits)
     part = class_sums(options, sets, shift, weight)
+    keep_plan(options, logits, target, sets, part)
     return pooled_loss(options, part, class_mass, process_group)
+
+
+def _general_sums(options: ClassOptions, logits: Tensor, target: Tensor, shift: Tensor | None) -> PoolSums:
+    return class_sums(options, read_sets(options, logits, target, None), shift, None)
+
+
+class Form(NamedTuple):
+    """What a call is made of, but for the numbers: all that follows from options and shapes."""
+
+    pools: Pools
+    grouping: Grouping
+    layout: Layout
+    gentle: bool
+    """Whether no set has more gradient than by cross-entropy."""
+
+
+def form_of(options: ClassOptions, sets: Sets) -> Form:
+    """Return the form of a call, of plain options the one of an earlier call of these shapes."""
+    arguments = sets.shape, sets.classes, sets.logits.device
+    by_class = isinstance(options.balance, str) and options.balance == "class"
+    if isinstance(options.pool, Tensor) or not by_class:  # which holds tensors, those of one call
+        return _form_of(options, *arguments)
+    return options.remembered(arguments, _form_of, *arguments)
+
+
+def _form_of(options: ClassOptions, shape: torch.Size, classes: int, device: torch.device) -> Form:
+    pools = as_pools(options, shape, device)
+    grouping = as_grouping(options, classes, device)
+    by_class = isinstance(grouping, ClassBalance)
+    return Form(
+        pools,
+        grouping,
+        Layout(
+            grouping.name,
+            classes,
+            spans=spans_parts(options.pool, shape),
+            compensated=by_class and options.compensation is not None,
+            inner=options.inner,
+        ),
+        gentle=isinstance(grouping, ClassBalance) and grouping.inner.gentle,
+    )
 
 
 def class_sums(options: ClassOptions, sets: Sets, shift: Tensor | None, weight: Any) -> PoolSums:
     """Return the pools of a call, from its sets, what is added to their logits and the class weight, (C,) or None."""
-    pools = as_pools(options, sets.shape, sets.logits.device)
-    grouping = as_grouping(options, sets.classes, sets.logits.device)
+    pools, grouping, layout, gentle = form_of(options, sets)
     sets = sets if grouping.by_index else sets.gathered()
     sets = sets if shift is None else replace(sets, shift=shift)
     class_weight = group_weight = None
@@ -167,21 +223,14 @@ def class_sums(options: ClassOptions, sets: Sets, shift: Tensor | None, weight: 
             options.where, "weight", weight, sets.logits, positive=False, validate=options.validate
         )
         group_weight = _weight_of_groups(options, grouping, class_weight)
-    compensated = isinstance(grouping, ClassBalance) and options.compensation is not None
-    gentle = isinstance(grouping, ClassBalance) and grouping.inner.gentle
+        layout = replace(layout, weighted=not layout.spans)
     return PoolSums(
-        make_sums=lambda: grouping.sums(sets, pools, compensated),
+        make_sums=lambda: grouping.sums(sets, pools, layout.compensated),
         compensation=options.compensation,
         samples=samples_of(sets, pools, grouping.logs_per_set, gentle),
         class_count=sets.class_count,
         shape=sets.shape,
-        layout=Layout(
-            grouping.name,
-            sets.classes,
-            spans=spans_parts(options.pool, sets.shape),
-            compensated=compensated,
-            inner=options.inner,
-        ),
+        layout=layout,
         group_weight=group_weight,
         class_weight=class_weight,
         at_once=grouping.index_logs(sets, pools, class_weight),
@@ -196,15 +245,15 @@ def index_sums(
     class_weight: Tensor | None,
 ) -> PoolSums:
     """Return the pools of sets with index targets and class balance of the odds, however their sums were come by."""
+    spans = spans_parts(options.pool, targets.shape)
+    weighted = class_weight is not None and not spans
     return PoolSums(
         make_sums=make_sums,
         compensation=options.compensation,
         samples=samples_of(targets, pools),
         class_count=targets.class_count,
         shape=targets.shape,
-        layout=Layout(
-            ClassBalance.name, targets.classes, spans=spans_parts(options.pool, targets.shape), compensated=True
-        ),
+        layout=Layout(ClassBalance.name, targets.classes, spans=spans, compensated=True, weighted=weighted),
         group_weight=class_weight,
         class_weight=class_weight,
     )
@@ -314,20 +363,27 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         class_mass: ClassMass | None = None,
     ) -> Tensor:
         """Return the loss in nats, and remember a training step; a part that is told its whole is not a step."""
-        options = self._call_options()
+        options, weight = self._call_options(), self.weight
+        if sample_weight is None and weight is None:
+            general = partial(_general_sums, options, logits, target)
+            plain = plain_sums(options, logits, target, general, counts=self.class_count is not None)
+            if plain is not None:
+                return self._loss_of_call(options, logits, target, class_mass, plain)
         sets = read_sets(options, logits, target, sample_weight)
 
-        def sums(remembered: Remembered) -> PoolSums:
-            return class_sums(options, sets, remembered.shift, self.weight)
+        def sums(shift: Tensor | None) -> PoolSums:
+            part = class_sums(options, sets, shift, weight)
+            keep_plan(options, logits, target, sets, part)
+            return part
 
-        return self._loss_of_call(options, sets, target, class_mass, sums)
+        return self._loss_of_call(options, sets.logits, target, class_mass, sums)
 
     @torch.no_grad()
     def class_mass(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> ClassMass:
         """Return what these sets add to a step of several parts; nothing is remembered."""
         options = self._call_options()
         sets = read_sets(options, logits, target, sample_weight)
-        return class_sums(options, sets, self._shift(sets), self.weight).mass()
+        return class_sums(options, sets, self._shift(sets.logits), self.weight).mass()
 
     @torch.no_grad()
     def calibrate(
@@ -356,7 +412,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         """
         options = self._call_options()
         sets = read_sets(options, logits, target, sample_weight)
-        shift = self._shift(sets)
+        shift = self._shift(sets.logits)
         grouping = as_grouping(options, sets.classes, sets.logits.device)
         pools = as_pools(options, sets.shape, sets.logits.device)
         size = self._calibrated_pool_size(pool_size, int(sets.is_kept.sum()), len(sets.log_weight), pools)
@@ -404,16 +460,10 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             f"{super().extra_repr()}"
         )
 
-    def _remembered(self, data: Any) -> Remembered:
-        return Remembered(shift=self._shift(data), stream=super()._remembered(data).stream)
-
-    @property
-    def _has_state(self) -> bool:
-        return self.class_count is not None or super()._has_state
-
     def _count(self, class_count: Callable[[], Tensor]) -> None:
-        if self.class_count is not None:
-            self.class_count.add_(class_count())
+        count = self.class_count
+        if count is not None:
+            count.add_(class_count())
 
     def _call_options(self) -> ClassOptions:
         """The options of one call by itself: a stream pools each call whole."""
@@ -426,20 +476,20 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         # One of each class, so that one that has not come yet is rare and not impossible.
         return self.prior if self.class_count is None else self.class_count + 1
 
-    def _shift(self, sets: Sets) -> Tensor | None:
-        """Return what the loss adds to the logits of these sets (C,), or None."""
-        prior = self.current_prior()
-        if prior is None:
-            return None
-        if self.class_count is None:
-            return log_prior(self.options, prior, sets.logits)
-        if len(prior) != sets.classes:
+    def _shift(self, logits: Tensor) -> Tensor | None:
+        """Return what the loss adds to logits (n, C), (C,), or None."""
+        counts = self.class_count
+        if counts is None:
+            return None if self.prior is None else log_prior(self.options, self.prior, logits)
+        if len(counts) != logits.shape[1]:
             raise ValueError(
-                f"{type(self).__name__}: the running prior counts {len(prior)} classes, but logits have "
-                f"{sets.classes}. Say num_classes={sets.classes}."
+                f"{type(self).__name__}: the running prior counts {len(counts)} classes, but logits have "
+                f"{logits.shape[1]}. Say num_classes={logits.shape[1]}."
             )
-        log_counts = prior.log() if self.options.prior_strength == 1.0 else self.options.prior_strength * prior.log()
-        return log_counts.to(sets.logits.device, compute_dtype(sets.logits))
+        log_counts = counts.log1p()  # of the current prior
+        if self.options.prior_strength != 1.0:
+            log_counts = self.options.prior_strength * log_counts
+        return log_counts.to(logits.device, compute_dtype(logits))
 
     def _calibration(
         self,

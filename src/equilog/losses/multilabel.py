@@ -10,16 +10,15 @@ from torch.nn import functional as F
 
 from equilog.calibration import Calibration, PooledCalibration, draw_pools, label_correction
 from equilog.core.grouping import GroupSums, LogTerms
-from equilog.core.label_sums import count_of_labels, pooled_sums_of_labels, pools_of_labels
+from equilog.core.label_sums import count_of_labels, label_logs, pooled_sums_of_labels, pools_of_labels
 from equilog.core.pool_state import ClassMass, Layout, ProcessGroup
 from equilog.core.pool_sums import PoolSums, pooled_loss
 from equilog.core.pools import spans_parts
 from equilog.core.units import samples_of
 from equilog.inputs.labels import IndexedLabels, Labels, read_labels
-from equilog.inputs.options import LabelOptions, Pool, Reduction
+from equilog.inputs.options import LabelOptions, Pool, Reduction, options_of_call
 from equilog.inputs.values import known
 from equilog.losses.base import PooledCriterion, options_of_module, own_buffer
-from equilog.losses.recomputation import Remembered
 from equilog.ops import as_compute_dtype, label_log_terms, log_one_plus
 
 
@@ -107,7 +106,8 @@ def multilabel_cross_entropy(
         >>> multilabel_cross_entropy(logits, torch.tensor([[0, -1]]))  # label 0 alone
         tensor(0.1947)
     """
-    options = LabelOptions(
+    options = options_of_call(
+        LabelOptions,
         where="multilabel_cross_entropy",
         pool=pool,
         index_target=index_target,
@@ -123,14 +123,16 @@ def multilabel_cross_entropy(
 def label_sums(options: LabelOptions, labels: Labels | IndexedLabels, pos_weight: float | Tensor | None) -> PoolSums:
     """Return the pools of a call, from its labels and the weight of the positives' log."""
     pools = pools_of_labels(options, labels)
+    factors = weight_of_logs(options.where, pos_weight, as_compute_dtype(labels.logits[:0]))
     return PoolSums(
         make_sums=lambda: GroupSums(pooled_sums_of_labels(labels, pools, options.scale)),
         samples=samples_of(labels, pools),
         class_count=lambda: count_of_labels(labels),
         shape=labels.shape,
         layout=Layout("multilabel", 2, spans=spans_parts(options.pool, labels.shape)),
-        group_weight=weight_of_logs(options.where, pos_weight, as_compute_dtype(labels.logits[:0])),
+        group_weight=factors,
         labels_per_set=labels.labels_per_set,
+        at_once=label_logs(labels, pools, options.scale, factors),
     )
 
 
@@ -220,10 +222,10 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         options = self._call_options()
         labels = read_labels(options, logits, target, weight=self.weight, sample_weight=sample_weight, mask=mask)
 
-        def sums(_: Remembered) -> PoolSums:
+        def sums(_: Tensor | None) -> PoolSums:
             return label_sums(options, labels, self.pos_weight)
 
-        return self._loss_of_call(options, labels, target, class_mass, sums)
+        return self._loss_of_call(options, labels.logits, target, class_mass, sums)
 
     @torch.no_grad()
     def class_mass(

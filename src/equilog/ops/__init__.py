@@ -6,8 +6,9 @@ goes which way (`equilog.ops.dispatch`).
 
 from equilog.ops.dispatch import is_transformed
 from equilog.ops.dtypes import as_compute_dtype, compute_dtype, precise
-from equilog.ops.index_logs import pooled_index_logs, takes_index_logs
+from equilog.ops.index_logs import Look, NotPlainError, pooled_index_logs, takes_index_logs
 from equilog.ops.index_odds import index_log_odds
+from equilog.ops.label_logs import pooled_label_logs, takes_label_logs
 from equilog.ops.label_sums import (
     PADDING,
     indexed_label_log_sums,
@@ -21,9 +22,13 @@ from equilog.ops.scores import scores_of
 from equilog.ops.sharded import beside, gather_shards, is_sharded
 from equilog.ops.soft_odds import class_log_odds, log_weighted, odds_residual, pooled_class_log_odds, pooled_sums
 from equilog.ops.sum_by_id import finds_first, log_sum_exp_at_first, log_sum_exp_by
+from equilog.ops.units import Units, logs_held, mean_of
 
 __all__ = [
     "PADDING",
+    "Look",
+    "NotPlainError",
+    "Units",
     "as_compute_dtype",
     "beside",
     "class_log_odds",
@@ -43,16 +48,20 @@ __all__ = [
     "log_sum_exp_at_first",
     "log_sum_exp_by",
     "log_weighted",
+    "logs_held",
+    "mean_of",
     "odds_residual",
     "pair_log_terms",
     "pooled_class_log_odds",
     "pooled_index_logs",
     "pooled_label_log_sums",
+    "pooled_label_logs",
     "pooled_pair_log_sums",
     "pooled_sums",
     "precise",
     "scores_of",
     "sorted_positives",
     "takes_index_logs",
+    "takes_label_logs",
     "usable_peak",
 ]

@@ -98,7 +98,10 @@ def is_few(values: Tensor) -> bool:
 
 def learns(*tensors: Tensor | None) -> bool:
     """Tell whether one of these may be asked for its gradient."""
-    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    for tensor in tensors:  # noqa: SIM110 - any() takes as long as what it is asked for
+        if tensor is not None and tensor.requires_grad:
+            return True
+    return False
 
 
 def is_transformed(*tensors: Tensor | None) -> bool:
@@ -108,10 +111,11 @@ def is_transformed(*tensors: Tensor | None) -> bool:
         return True
     if torch.compiler.is_compiling():
         return False
+    has_tangents = forward_ad._current_level >= 0
     for tensor in tensors:
         if tensor is not None and (
             torch._C._functorch.is_legacy_batchedtensor(tensor)  # of torch.autograd.grad(..., is_grads_batched=True)
-            or forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+            or (has_tangents and forward_ad.unpack_dual(tensor).tangent is not None)  # type: ignore[no-untyped-call]
         ):
             return True
     return False
@@ -125,8 +129,10 @@ def _are_bare(device: str, tensors: tuple[Tensor | None, ...]) -> bool:
     """Tell whether the tensors are on a device and no more than tensors; what is compiled is taken apart already."""
     is_compiling = torch.compiler.is_compiling()
     for tensor in tensors:
-        if tensor is not None and (
-            tensor.device.type != device or not (is_compiling or type(tensor) in (Tensor, torch.nn.Parameter))
-        ):
+        if tensor is None:
+            continue
+        if not (tensor.is_cpu if device == "cpu" else tensor.device.type == device):  # which takes less time
+            return False
+        if not is_compiling and type(tensor) not in (Tensor, torch.nn.Parameter):
             return False
     return True

@@ -42,7 +42,10 @@ class Differentiable(Function):
 
 def apply(function: type[Function], *inputs: Any) -> Any:
     """Return a function's value, as autograd has to know of it."""
-    return function.apply(*inputs)  # type: ignore[no-untyped-call]
+    if torch.compiler.is_compiling():
+        return function.apply(*inputs)  # type: ignore[no-untyped-call]
+    # Function.apply asks before this whether torch.func is at work, which `dispatch` has done.
+    return super(Function, function).apply(*inputs)  # type: ignore[misc]
 
 
 def keep(ctx: Any, tensors: tuple[Tensor | None, ...], constants: tuple[Any, ...], *results: Tensor) -> None:

@@ -1,14 +1,28 @@
-"""The logs of each pool by the C++ kernel: every score is read once a direction."""
+"""The logs of each pool, or their mean, by the C++ kernel: every score is read once a direction."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from equilog.ops.consecutive import pool_count
 from equilog.ops.dtypes import as_compute_dtype
 from equilog.ops.index_logs import reference
-from equilog.ops.native.call import as_scores, operator, run, table_of_scores
+from equilog.ops.native.call import run, table_of_scores
 from equilog.ops.second_order import Differentiable, apply, keep
+from equilog.ops.units import Units, as_numbers
+
+
+class Look(NamedTuple):
+    """That the indices are to be looked at, which others have been."""
+
+    ignored: int
+    """The index of sets to leave out, of which there must be none."""
+    counts: Tensor | None
+    """(C,) float64, to be filled with how many sets have each index."""
+
+
+class NotPlainError(Exception):
+    """An index that was to be looked at is out of range, or that of a set to leave out."""
 
 
 def pooled_index_logs(
@@ -19,16 +33,17 @@ def pooled_index_logs(
     class_weight: Tensor | None,
     pool_size: int,
     scale: float,
+    units: Units | None,
+    look: Look | None,
 ) -> Tensor:
-    """Return the summed logs (P,), computed in float32 on the CPU."""
-    values: Tensor = apply(
-        NativeIndexLogs, as_compute_dtype(logits), index, log_weight, shift, class_weight, pool_size, scale
-    )
+    """Return the summed logs (P,) or their mean, computed in float32 on the CPU, in an eager call."""
+    z = as_compute_dtype(logits)
+    values: Tensor = apply(NativeIndexLogs, z, index, log_weight, shift, class_weight, pool_size, scale, units, look)
     return values
 
 
 class NativeIndexLogs(Differentiable):
-    """The summed logs (P,) of float32 scores scale * (z + shift) (n, C). Keeps three numbers a set."""
+    """The summed logs (P,) of float32 scores scale * (z + shift) (n, C), or their mean. Keeps three numbers a set."""
 
     formula = staticmethod(reference.pooled_index_logs)
 
@@ -42,77 +57,34 @@ class NativeIndexLogs(Differentiable):
         class_weight: Tensor | None,
         pool_size: int,
         scale: float,
+        units: Units | None,
+        look: Look | None,
     ) -> Tensor:
-        """Return the summed logs."""
-        values, *kept = index_logs_forward(z, index, log_weight, shift, class_weight, pool_size, scale)
-        keep(ctx, (z, index, log_weight, shift, class_weight), (pool_size, scale), *kept)
-        return values
+        """Return the summed logs, or their mean.
+
+        Keep what flows back to the log odds of each set, the largest score of its other classes and 1 / the sum of
+        their exponentials, each (n,).
+        """
+        n = z.shape[0]
+        result = z.new_empty(() if units is not None else pool_count(n, pool_size))
+        kept = z.new_empty(3 * n + 1)  # and 1 / the units
+        looked_at = (False, 0, None) if look is None else (True, *look)
+        if run(
+            "index_logs_forward", *table_of_scores(z, shift, scale), index.contiguous(), log_weight, class_weight,
+            pool_size, *as_numbers(units), *looked_at, result, kept,
+        ):  # fmt: skip
+            raise NotPlainError
+        keep(ctx, (z, index, log_weight, shift, class_weight), (pool_size, scale, units, None), kept)
+        return result
 
     @staticmethod
     def gradient(ctx: Any, upstream: Tensor) -> Tensor:
         """Return the gradient of z."""
-        z, index, _, shift, _, slopes, peak, inverse = ctx.saved_tensors
-        return index_logs_backward(z, index, shift, slopes, peak, inverse, upstream, *ctx.constants)
-
-    @staticmethod
-    def reached(upstream: Tensor, *inputs: Any) -> Tensor:
-        """Return whether anything flows back to each set (n,): to its pool, where it is not left out."""
-        z, _, log_weight, _, _, pool_size, _ = inputs
-        of_pool = (upstream != 0).repeat_interleave(pool_size)[: len(z)]
-        return of_pool if log_weight is None else of_pool & (log_weight > -torch.inf)
-
-
-def _as_forward(
-    z: Tensor,
-    index: Tensor,  # noqa: ARG001
-    log_weight: Tensor | None,  # noqa: ARG001
-    shift: Tensor | None,  # noqa: ARG001
-    class_weight: Tensor | None,  # noqa: ARG001
-    pool_size: int,
-    scale: float,  # noqa: ARG001
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n = z.shape[0]
-    return z.new_empty(-(-n // pool_size)), z.new_empty(n), z.new_empty(n), z.new_empty(n)
-
-
-@operator(_as_forward)
-def index_logs_forward(
-    z: Tensor,
-    index: Tensor,
-    log_weight: Tensor | None,
-    shift: Tensor | None,
-    class_weight: Tensor | None,
-    pool_size: int,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the summed logs (P,), and three numbers of each set (n,).
-
-    What flows back to its log odds, the largest score of its other classes, and 1 / the sum of their exponentials.
-    """
-    results = _as_forward(z, index, log_weight, shift, class_weight, pool_size, scale)
-    run(
-        "index_logs_forward", *table_of_scores(z, shift, scale), index.contiguous(), log_weight, class_weight,
-        pool_size, *results,
-    )  # fmt: skip
-    return results
-
-
-@operator(as_scores)
-def index_logs_backward(
-    z: Tensor,
-    index: Tensor,
-    shift: Tensor | None,
-    slopes: Tensor,
-    peak: Tensor,
-    inverse: Tensor,
-    upstream: Tensor,
-    pool_size: int,
-    scale: float,
-) -> Tensor:
-    """Return the gradient of z from the three numbers of each set, and what flows back to its pool."""
-    gradient = z.new_empty(z.shape)
-    run(
-        "index_logs_backward", *table_of_scores(z, shift, scale), index.contiguous(), peak, inverse, slopes,
-        upstream.contiguous(), pool_size, gradient,
-    )  # fmt: skip
-    return gradient
+        z, index, _, shift, _, kept = ctx.saved_tensors
+        pool_size, scale, units, _ = ctx.constants
+        gradient: Tensor = z.new_empty(z.shape)
+        run(
+            "index_logs_backward", *table_of_scores(z, shift, scale), index.contiguous(), kept, units is not None,
+            upstream.contiguous(), pool_size, gradient,
+        )  # fmt: skip
+        return gradient

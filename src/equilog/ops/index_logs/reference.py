@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from equilog.ops.consecutive import pool_count, slot_ids
 from equilog.ops.index_odds import reference as index_odds
 from equilog.ops.logspace import log_one_plus
 from equilog.ops.sum_by_id import reference as sum_by_id
+from equilog.ops.units import Units, mean_of
 
 
 def pooled_index_logs(
@@ -16,12 +18,15 @@ def pooled_index_logs(
     class_weight: Tensor | None,
     pool_size: int,
     scale: float,
+    units: Units | None,
+    look: None,  # noqa: ARG001 - the indices have been looked at
 ) -> Tensor:
-    """Return the summed logs (P,)."""
+    """Return the summed logs (P,), or their mean."""
     log_odds = index_odds.index_log_odds(logits, index, shift, scale)
     terms = log_odds if log_weight is None else torch.where(log_weight == -torch.inf, -torch.inf, log_odds + log_weight)
-    n, classes = logits.shape
-    pools = -(-n // pool_size)
-    slot = torch.arange(n, device=index.device) // pool_size * classes + index
-    log_mass = log_one_plus(sum_by_id.log_sum_exp_by(terms, slot, pools * classes)).view(pools, classes)
-    return (log_mass if class_weight is None else log_mass * class_weight).sum(1)
+    pools, classes = pool_count(len(logits), pool_size), logits.shape[1]
+    slot = slot_ids(index, pool_size, classes)
+    log_sums = sum_by_id.log_sum_exp_by(terms, slot, pools * classes).view(pools, classes)
+    log_mass = log_one_plus(log_sums)
+    values = (log_mass if class_weight is None else log_mass * class_weight).sum(1)
+    return values if units is None else mean_of(values.sum(), units.summed(log_sums, class_weight))

@@ -7,7 +7,14 @@ from equilog.ops import dispatch
 from equilog.ops.label_sums import chunked, native, reference
 from equilog.ops.label_sums.reference import PADDING, label_log_terms
 
-__all__ = ["PADDING", "indexed_label_log_sums", "label_log_terms", "pooled_label_log_sums", "sorted_positives"]
+__all__ = [
+    "PADDING",
+    "indexed_label_log_sums",
+    "is_for_native",
+    "label_log_terms",
+    "pooled_label_log_sums",
+    "sorted_positives",
+]
 
 _LEAST_LABELS = 8
 """In smaller pools most of a vector of sixteen is idle, and loops over the labels of a block are as fast."""
@@ -58,9 +65,14 @@ def _is_bare(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     return logits.numel() > 0 and not dispatch.learns(target, weight)
 
 
-def _is_for_native(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+def is_for_native(
+    logits: Tensor, target: Tensor, weight: Tensor | None, pool_size: int, *, eager: bool = False
+) -> bool:
+    """Tell whether the C++ kernels take these labels (n,) with targets (n,), or positives (P, k), and are worth it."""
     return (
         logits.dtype == torch.float32
+        and (target.dim() == 2 or pool_size >= _LEAST_LABELS)
+        and not (eager and (dispatch.is_compiled() or not dispatch.allows("native")))
         and _is_bare(logits, target, weight)
         and dispatch.native(logits, target, weight)
         and not dispatch.is_few(logits)
@@ -75,9 +87,7 @@ _pooled_label_log_sums = dispatch.Operation(
     "pooled_label_log_sums",
     (
         "native",
-        lambda logits, target, weight, pool_size, _: (
-            pool_size >= _LEAST_LABELS and _is_for_native(logits, target, weight)
-        ),
+        lambda logits, target, weight, pool_size, _: is_for_native(logits, target, weight, pool_size),
         native.label_log_sums,
     ),
     ("chunked", _is_for_chunks, chunked.label_log_sums),
@@ -85,7 +95,7 @@ _pooled_label_log_sums = dispatch.Operation(
 )
 _indexed_label_log_sums = dispatch.Operation(
     "indexed_label_log_sums",
-    ("native", lambda logits, index, weight, _: _is_for_native(logits, index, weight), native.indexed_label_log_sums),
+    ("native", lambda logits, index, weight, _: is_for_native(logits, index, weight, 0), native.indexed_label_log_sums),
     ("chunked", _is_for_chunks, chunked.indexed_label_log_sums),
     reference=reference.indexed_label_log_sums,
 )

@@ -72,7 +72,7 @@ def label_sums_forward(
 ) -> tuple[Tensor, Tensor]:
     """Return the log sums (P, 2), and the peak and 1 / the rest of each (P, 4)."""
     results = _as_sums(logits, target, weight, pool_size, scale)
-    _run("label_sums_forward", logits, target, weight, pool_size, scale, *results)
+    run_on_labels("label_sums_forward", logits, target, weight, pool_size, scale, *results)
     return results
 
 
@@ -89,13 +89,20 @@ def label_sums_backward(
     """Return the gradient of the logits from the numbers of each pool, and what flows back to the log sums."""
     gradient = _as_logits(logits)
     flow = upstream.contiguous()
-    _run("label_sums_backward", logits, target, weight, pool_size, scale, of_pools, flow, gradient)
+    run_on_labels("label_sums_backward", logits, target, weight, pool_size, scale, of_pools, flow, gradient)
     return gradient
 
 
-def _run(
-    kernel: str, logits: Tensor, target: Tensor, weight: Tensor | None, size: int, scale: float, *rest: Tensor
+def run_on_labels(
+    kernel: str,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    size: int,
+    scale: float,
+    *rest: Tensor | float | None,
 ) -> None:
+    """Call a kernel with labels, and with more arguments after them."""
     logits, target = logits.contiguous(), target.contiguous()
     if target.dim() == 2:
         kind, most = _NAMED, target.shape[1]

@@ -3,18 +3,19 @@
 import ctypes
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from equilog.ops.native.build import library
 
 WIDTH = 16
-"""Floats in a vector of the kernels."""
+"""The most floats in a vector of the kernels, of any processor: what they read may be filled up to that."""
 _OUT_OF_MEMORY = -2
 """What a kernel returns where there was no memory; another exception is -1."""
+
+_NUMBERS = frozenset({int, float, bool})
 
 _LIBRARY = torch.library.Library("equilog", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -37,8 +38,12 @@ def run(kernel: str, *arguments: Tensor | float | None) -> int:
     Raises:
         MemoryError, RuntimeError: what the kernel threw.
     """
-    numbers = [_as_c(argument) for argument in arguments]
-    code = cast(int, _function(kernel, tuple(map(type, numbers)))(*numbers, torch.get_num_threads()))
+    # Not by isinstance: asked of every argument, it takes as long as a small kernel.
+    numbers: list[float] = [
+        0 if argument is None else argument if type(argument) in _NUMBERS else argument.data_ptr()  # type: ignore[union-attr, misc]
+        for argument in arguments
+    ]
+    code: int = _function(kernel, tuple(map(type, numbers)))(*numbers, torch.get_num_threads())
     if code < 0:
         raise _error(kernel, code)
     return code
@@ -62,17 +67,9 @@ def _function(kernel: str, types: tuple[type, ...]) -> "ctypes._NamedFuncPointer
     return function
 
 
-def _as_c(value: Tensor | float | None) -> float:
-    if isinstance(value, Tensor):
-        return value.data_ptr()
-    return 0 if value is None else value
-
-
 def table_of_scores(z: Tensor, shift: Tensor | None, scale: float) -> tuple[Tensor | float | None, ...]:
     """Return what stands for a table of scores scale * (z + shift) in the arguments of a kernel."""
     z = with_rows(z)
-    # A kernel reads whole vectors of it.
-    shift = None if shift is None else F.pad(shift, (0, -len(shift) % WIDTH))
     return z, z.stride(0), *z.shape, shift, float(scale)
 
 

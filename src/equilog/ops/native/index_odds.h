@@ -14,6 +14,29 @@ static inline void sum_of_others(Scores::Line z, int64_t classes, int32_t chosen
         return s + exponential(others(z(k, n, -INF) - most, k, -INF)); }, add);
 }
 
+// The same of as many rows as a vector has lanes, a row in each: so few classes would leave the vectors half empty.
+constexpr int64_t FEW_CLASSES = 32;
+static inline void sums_of_others(
+    const Scores& scores, int64_t begin, int64_t end, const int64_t* index, float* peak, float* totals) {
+    float table[FEW_CLASSES * WIDTH] = {};
+    for (int64_t i = begin; i < end; i += WIDTH) {
+        const int count = int(std::min(end - i, int64_t{WIDTH}));
+        Ints chosen{};
+        for (int row = 0; row < count; ++row) {
+            const Scores::Line line = scores[i + row];
+            for (int64_t k = 0; k < scores.columns; ++k) table[k * WIDTH + row] = line[k];
+            chosen[row] = int32_t(index[i + row]);
+        }
+        Floats most = all(LOWEST), total{};
+        for (int64_t k = 0; k < scores.columns; ++k)
+            most = greater(most, chosen == int32_t(k) ? all(LOWEST) : load(table + k * WIDTH));
+        for (int64_t k = 0; k < scores.columns; ++k)
+            total += exponential(chosen == int32_t(k) ? all(-INF) : load(table + k * WIDTH) - most);
+        std::memcpy(peak + i, &most, 4 * count);
+        std::memcpy(totals + i, &total, 4 * count);
+    }
+}
+
 static inline float log_odds_of(
     Scores::Line z, int64_t classes, int64_t chosen, float most, float total, float log_total) {
     const float score = z[chosen];
@@ -29,10 +52,12 @@ static inline float log_odds_of(
 extern "C" int64_t equilog_index_odds_forward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* index, float* log_odds, float* peak, float* inverse, int64_t threads) try {
-    const Scores scores{{z, stride, rows, classes}, shift, float(scale)};
+    const Shift added(shift, classes);
+    const Scores scores{{z, stride, rows, classes}, added.at(), float(scale)};
     in_parallel(rows, classes, threads, [=](int64_t begin, int64_t end, int64_t) {
         float* const total = inverse;
-        for (int64_t i = begin; i < end; ++i)
+        if (classes <= FEW_CLASSES) sums_of_others(scores, begin, end, index, peak, total);
+        else for (int64_t i = begin; i < end; ++i)
             sum_of_others(scores[i], classes, int32_t(index[i]), peak[i], total[i]);
         const Row totals{total + begin, total + end};
         write_row(end - begin, log_odds + begin, log_odds + end, [&](int64_t i, int n) {
@@ -74,7 +99,8 @@ extern "C" int64_t equilog_index_odds_backward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* index, const float* peak, const float* inverse, const float* upstream, float* gradient,
     int64_t threads) try {
-    const Scores scores{{z, stride, rows, classes}, shift, float(scale)};
+    const Shift added(shift, classes);
+    const Scores scores{{z, stride, rows, classes}, added.at(), float(scale)};
     odds_gradient(scores, index, peak, inverse, [=](int64_t i) { return upstream[i]; }, gradient, threads);
     return 0;
 } catch (...) {

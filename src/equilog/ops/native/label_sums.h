@@ -1,6 +1,6 @@
 // The two sums of each pool of yes/no labels: v t exp(-x) over its positives, v (1 - t) exp(x) over its negatives.
 #pragma once
-#include "numbers.h"
+#include "units.h"
 
 // What a block of labels is summed in as floats, before it is added in double.
 constexpr int64_t BLOCK = 1024;
@@ -290,6 +290,55 @@ extern "C" int64_t equilog_label_sums_backward(
     const Labels labels = labels_of(logits, count, size, scale, weight, stride, step);
     with_targets(labels, target, kind, most, [&](const auto& targets) {
         differentiate_labels(labels, targets, kept, upstream, gradient, threads); });
+    return 0;
+} catch (...) {
+    return failure();
+}
+
+// The logs of one plus both sums of each pool, that of the positives times `yes_weight`, added up: `result` is the value
+// of each pool or, with `is_mean`, that of all. Kept are four numbers of each pool, what flows back from there to its two
+// log sums, and 1 / the units.
+extern "C" int64_t equilog_label_logs_forward(
+    const float* logits, int64_t count, int64_t size, double scale, const void* target, int64_t kind, int64_t most,
+    const float* weight, int64_t stride, int64_t step, double yes_weight, int64_t is_mean, double units,
+    const double* samples, double samples_of_all, float* result, float* kept, int64_t threads) try {
+    const Labels labels = labels_of(logits, count, size, scale, weight, stride, step);
+    const int64_t pools = labels.pools();
+    float* const slopes = kept + 4 * pools;  // the log sums, until the slopes are in their place
+    with_targets(labels, target, kind, most, [&](const auto& targets) {
+        sum_labels(labels, targets, slopes, kept, threads); });
+    Mean mean({units, samples, samples_of_all}, threads);
+    in_parallel(pools, size, threads, [&](int64_t first, int64_t last, int64_t worker) {
+        for (int64_t pool = first; pool < last; ++pool) {
+            OfPool of_pool;
+            for (int side = 0; side < 2; ++side) {
+                float& slope = slopes[2 * pool + side];
+                const double factor = side == 0 ? yes_weight : 1.0;
+                const LogMass log_mass(slope, 1.0);
+                of_pool.add(log_mass.value, factor, 1.0, slope > 0.5f * LOWEST);
+                slope = float(factor * log_mass.slope);
+            }
+            if (is_mean) mean.add(worker, pool, of_pool);
+            else result[pool] = float(of_pool.value);
+        }
+    });
+    if (is_mean) mean.write(result, kept + 6 * pools);
+    return 0;
+} catch (...) {
+    return failure();
+}
+
+extern "C" int64_t equilog_label_logs_backward(
+    const float* logits, int64_t count, int64_t size, double scale, const void* target, int64_t kind, int64_t most,
+    const float* weight, int64_t stride, int64_t step, const float* kept, int64_t is_mean, const float* upstream,
+    float* gradient, int64_t threads) try {
+    const Labels labels = labels_of(logits, count, size, scale, weight, stride, step);
+    const int64_t pools = labels.pools();
+    const Flow flow(upstream, is_mean ? kept + 6 * pools : nullptr);
+    std::vector<float> flows(2 * pools);
+    for (int64_t i = 0; i < 2 * pools; ++i) flows[i] = flow(i / 2) * kept[4 * pools + i];
+    with_targets(labels, target, kind, most, [&](const auto& targets) {
+        differentiate_labels(labels, targets, kept, flows.data(), gradient, threads); });
     return 0;
 } catch (...) {
     return failure();

@@ -1,4 +1,4 @@
-// Sixteen floats at a time, their exp, rows of any length in such steps, and work by threads.
+// A vector of floats at a time, their exp, rows of any length in such steps, and work by threads.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -18,13 +18,23 @@
 constexpr float INF = std::numeric_limits<float>::infinity();
 constexpr float LOWEST = std::numeric_limits<float>::lowest();
 constexpr float NOT_A_NUMBER = std::numeric_limits<float>::quiet_NaN();
+// As many as the processor has in one: of more, comparisons and choices are compiled number by number.
+#if defined(__AVX512F__)
 constexpr int WIDTH = 16;
+#elif defined(__AVX2__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+constexpr int MOST_WIDTH = 16;  // of any processor: what tables and rows from Python are filled up to
 
 using Floats = float __attribute__((vector_size(4 * WIDTH)));  // of GCC and clang, on any processor
 using Ints = int32_t __attribute__((vector_size(4 * WIDTH)));
 
 static inline Floats all(float value) { return Floats{} + value; }
-static inline Ints numbered() { return Ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+template <int... Lane>
+static inline Ints numbered(std::integer_sequence<int, Lane...>) { return Ints{Lane...}; }
+static inline Ints numbered() { return numbered(std::make_integer_sequence<int, WIDTH>()); }
 
 static inline Floats load(const float* from) {
     Floats values;
@@ -52,6 +62,20 @@ struct Table {
     Row operator[](int64_t i) const { return {at + i * stride, at + (rows - 1) * stride + columns}; }
 };
 
+// As many columns as whole vectors have.
+static inline int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
+
+// What is added to each row, or nothing, filled up to whole vectors.
+struct Shift {
+    std::vector<float> values;
+    Shift(const float* from, int64_t columns) {
+        if (from == nullptr) return;
+        values.assign(from, from + columns);
+        values.resize(padded(columns));
+    }
+    const float* at() const { return values.empty() ? nullptr : values.data(); }
+};
+
 // A table read as scale * (table + shift), shift being null or as long as whole vectors.
 struct Scores : Table {
     const float* shift;
@@ -72,9 +96,6 @@ struct Scores : Table {
     Line operator[](int64_t i) const { return {Table::operator[](i), shift, scale}; }
 };
 
-// As many columns as whole vectors have.
-static inline int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
-
 using Doubles = double __attribute__((vector_size(8 * WIDTH)));
 // A float times a float less a float has all its digits in them.
 static inline Doubles doubles(const Floats& values) { return __builtin_convertvector(values, Doubles); }
@@ -83,16 +104,16 @@ static inline Floats floats(const Doubles& values) { return __builtin_convertvec
 using HalfDoubles = double __attribute__((vector_size(4 * WIDTH)));
 
 // Lane by lane: a conversion of whole vectors becomes several instructions.
-template <size_t... Lane>
+template <size_t FIRST, size_t... Lane>
 INLINE void add_half(double* sums, Floats terms, double weight, std::index_sequence<Lane...>) {
     HalfDoubles total;
     std::memcpy(&total, sums, sizeof total);
-    total += weight * HalfDoubles{terms[Lane]...};
+    total += weight * HalfDoubles{terms[FIRST + Lane]...};
     std::memcpy(sums, &total, sizeof total);
 }
 INLINE void add_to(double* sums, Floats terms, double weight = 1.0) {
-    add_half(sums, terms, weight, std::index_sequence<0, 1, 2, 3, 4, 5, 6, 7>());
-    add_half(sums + 8, terms, weight, std::index_sequence<8, 9, 10, 11, 12, 13, 14, 15>());
+    add_half<0>(sums, terms, weight, std::make_index_sequence<WIDTH / 2>());
+    add_half<WIDTH / 2>(sums + WIDTH / 2, terms, weight, std::make_index_sequence<WIDTH / 2>());
 }
 
 // Within 1.2 units in the last place from -87.3 to 88.3; 0 below, infinity above, NaN of NaN.
@@ -138,19 +159,21 @@ static inline Floats square_root(Floats x) {
     return x;
 }
 
-using Eight = float __attribute__((vector_size(32)));
-using Four = float __attribute__((vector_size(16)));
+template <int N>
+struct Vector {
+    typedef float type __attribute__((vector_size(4 * N)));  // GCC does not see the attribute after `using`
+};
 
 // Lane by lane, of which compilers make a single instruction; of bytes copied out of the middle they do not.
 template <class Half, class Whole, class Join, size_t... Lane>
 static inline Half halved(const Whole& values, Join join, std::index_sequence<Lane...>) {
     return join(Half{values[Lane]...}, Half{values[sizeof...(Lane) + Lane]...});
 }
-template <class Join>
-static inline float across(const Floats& values, Join join) {
-    const Eight half = halved<Eight>(values, join, std::make_index_sequence<8>());
-    const Four few = halved<Four>(half, join, std::make_index_sequence<4>());
-    return join(join(few[0], few[2]), join(few[1], few[3]));
+template <int N = WIDTH, class Join>
+static inline float across(const typename Vector<N>::type& values, Join join) {
+    if constexpr (N == 4) return join(join(values[0], values[2]), join(values[1], values[3]));
+    else return across<N / 2>(
+        halved<typename Vector<N / 2>::type>(values, join, std::make_index_sequence<N / 2>()), join);
 }
 
 constexpr auto add = [](auto a, auto b) { return a + b; };

@@ -12,7 +12,7 @@ struct Pairs : Scores {
     int64_t size;  // rows a pool
 
     float chosen(int64_t i) const { return (*this)[i][index[i]]; }
-    int64_t width() const { return padded(columns); }
+    int64_t width() const { return (columns + MOST_WIDTH - 1) / MOST_WIDTH * MOST_WIDTH; }  // as Python makes it
     int64_t line(int64_t i) const { return i / size * columns + index[i]; }
     int64_t lines() const { return (rows + size - 1) / size * columns; }
 
@@ -53,7 +53,8 @@ static inline bool add_terms(const Pairs& of, int64_t begin, int64_t end, double
 extern "C" int64_t equilog_pair_sums_forward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* index, const float* weight, int64_t size, double* table, int64_t threads) try {
-    const Pairs of{{{z, stride, rows, classes}, shift, float(scale)}, index, weight, size};
+    const Shift added(shift, classes);
+    const Pairs of{{{z, stride, rows, classes}, added.at(), float(scale)}, index, weight, size};
     std::atomic<bool> is_whole{true};
     // By columns: each thread has cells of its own, and a cell has its terms in the same order however many there are.
     in_parallel((classes + WIDTH - 1) / WIDTH, rows * WIDTH, threads, [&](int64_t begin, int64_t end, int64_t) {
@@ -69,7 +70,8 @@ extern "C" int64_t equilog_pair_sums_backward(
     const float* z, int64_t stride, int64_t rows, int64_t classes, const float* shift, double scale,
     const int64_t* index, const float* weight, int64_t size, const double* table, const float* upstream,
     float* gradient, int64_t threads) try {
-    const Pairs of{{{z, stride, rows, classes}, shift, float(scale)}, index, weight, size};
+    const Shift added(shift, classes);
+    const Pairs of{{{z, stride, rows, classes}, added.at(), float(scale)}, index, weight, size};
     const auto slope = [=](double sum, float flow) { return sum == 0.0 ? 0.0 : scale * flow / sum; };
     std::vector<float> slopes(of.lines() * of.width());
     in_parallel(of.lines(), classes, threads, [&](int64_t begin, int64_t end, int64_t) {
