@@ -8,7 +8,7 @@ from scipy.stats import t as student
 from equilog.decisions.decide import Decision
 from equilog.decisions.inputs import Array, Codes
 from equilog.decisions.judge import Judge
-from equilog.decisions.learn import Learner, Sample, label_share
+from equilog.decisions.learn import Learner, Sample, label_shares
 
 GROUPS = 30
 """Groups of rows that the jackknife leaves out in turn."""
@@ -41,7 +41,7 @@ class DecisionReport:
     kept: str
     """"rule", or "argmax" where there are labels and `held_back_gain` is not above 0."""
     label_share: float
-    """How much of the truth was taken from the labels in the search, the rest from the corrected probabilities."""
+    """How much of the truth in the search was labels, a mean of the classes; the rest was corrected probabilities."""
 
 
 def value(judge: Judge, weight: Array, truth: Array, decided: Codes) -> float:
@@ -137,6 +137,6 @@ def learn_and_report(learner: Learner, sample: Sample, count: int) -> tuple[Deci
         gain_interval=interval(gain, spread(without[:, 1] - without[:, 0]), groups),
         held_back_gain=held_back_gain,
         kept="rule" if seen else "argmax",
-        label_share=label_share(sample),
+        label_share=float(label_shares(sample).mean()),
     )
     return rule if seen else unchanged, report

@@ -24,10 +24,10 @@ from equilog.decisions.recalibration import (
 )
 from equilog.decisions.thresholds import best_cuts, best_cuts_together, reference_cuts
 
-PROBABILITIES_COUNT = 200.0
-"""Labelled rows that the corrected probabilities count for: with so many, the labels have half a say in the truth.
+PROBABILITIES_COUNT = 50.0
+"""Labelled rows of a class that its corrected probabilities count for: with so many, labels have half a say in it.
 
-Few labels say little of a metric, and nothing of classes that are not among them; of many nothing is better known, and
+Few labels say little of a class, and nothing of one that is not among them; of many nothing is better known, and
 probabilities may be wrong in ways that no slope and shift correct."""
 
 
@@ -69,18 +69,27 @@ class Belief:
     scores: Array
     """The corrected log probabilities (n, C), or log odds of yes (n, L)."""
     truth: Array
-    """(n, C) or (n, L): the labels and the corrected probabilities, so much of each as `label_share` says."""
+    """(n, C) or (n, L): the labels and the corrected probabilities, so much of each as `label_shares` says."""
 
 
-def label_share(sample: Sample) -> float:
-    """Return how much of the truth is the labels': n / (n + PROBABILITIES_COUNT), and 0 where there are none."""
-    rows = sample.weight.sum()
-    return 0.0 if sample.target is None else float(rows / (rows + PROBABILITIES_COUNT))
+def label_shares(sample: Sample) -> Array:
+    """Return how much of the truth of each class or label is labels': m / (m + PROBABILITIES_COUNT).
+
+    m is the number of rows of the class, or of the label's rarer answer, and 0 where nobody knows.
+    """
+    if sample.target is None:
+        return np.zeros(sample.probability.shape[1])
+    rows = sample.weight @ sample.truth()
+    if sample.target.ndim == 2:
+        rows = np.minimum(rows, sample.weight.sum() - rows)
+    return np.asarray(rows / (rows + PROBABILITIES_COUNT))
 
 
 def _mixed(sample: Sample, corrected: Array) -> Array:
-    share = label_share(sample)
-    return corrected if share == 0 else share * sample.truth() + (1 - share) * corrected
+    if sample.target is None:
+        return corrected
+    shares = label_shares(sample)
+    return np.asarray(shares * sample.truth() + (1 - shares) * corrected)
 
 
 class Learner(ABC):
