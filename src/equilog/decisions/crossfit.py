@@ -86,13 +86,13 @@ def jackknife(judge: Judge, weight: Array, truth: Array, *decided: Codes) -> tup
     rows = len(weight)
     groups = min(GROUPS, rows)
     group = np.arange(rows) % groups
-    full, without = [], []
+    values = []
     for one in decided:
         sums = judge.sums(one, truth, weight, group, groups)
-        total = sums.sum(0)
-        full.append(judge.value(total))
-        without.append([judge.value(total - part) for part in sums])
-    return np.array(full), np.array(without).T
+        total = sums.sum(0, keepdims=True)
+        values.append(judge.values(np.concatenate([total, total - sums])))
+    every = np.array(values).T
+    return every[0], every[1:]
 
 
 def spread(without: Array) -> float:
