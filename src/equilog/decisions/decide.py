@@ -44,6 +44,10 @@ class ByOffsets(LargestScore):
             return probability.clamp(min=FLOOR).log() + probability.new_tensor(self.offsets)
         return np.log(np.maximum(probability, FLOOR)) + self.offsets
 
+    def decide(self, probability: Any) -> Any:
+        """Return classes (n,); argmax needs no logarithms."""
+        return super().decide(probability) if self.offsets.any() else probability.argmax(1)
+
 
 @dataclass(frozen=True)
 class ByGains(LargestScore):

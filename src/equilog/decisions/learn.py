@@ -50,9 +50,15 @@ class Sample:
             return np.asarray(self.target, np.float64)
         return np.asarray(np.eye(self.probability.shape[1])[self.target])
 
+    def counts(self) -> Array:
+        """Return the weight of the rows of each class or label."""
+        if self.target is None or self.target.ndim == 2:
+            return np.asarray(self.weight @ self.truth())
+        return np.asarray(np.bincount(self.target, self.weight, self.probability.shape[1]), np.float64)
+
     def frequency(self) -> Array:
         """Return the share of each class or label."""
-        return np.asarray(self.weight @ self.truth() / self.weight.sum())
+        return np.asarray(self.counts() / self.weight.sum())
 
     def rows(self, index: Any) -> "Sample":
         """Return some rows."""
@@ -79,7 +85,7 @@ def label_shares(sample: Sample) -> Array:
     """
     if sample.target is None:
         return np.zeros(sample.probability.shape[1])
-    rows = sample.weight @ sample.truth()
+    rows = sample.counts()
     if sample.target.ndim == 2:
         rows = np.minimum(rows, sample.weight.sum() - rows)
     return np.asarray(rows / (rows + PROBABILITIES_COUNT))
@@ -89,7 +95,11 @@ def _mixed(sample: Sample, corrected: Array) -> Array:
     if sample.target is None:
         return corrected
     shares = label_shares(sample)
-    return np.asarray(shares * sample.truth() + (1 - shares) * corrected)
+    truth = corrected * (1 - shares)
+    if sample.target.ndim == 2:
+        return np.asarray(truth + shares * sample.target)
+    truth[np.arange(len(truth)), sample.target] += shares[sample.target]
+    return truth
 
 
 class Learner(ABC):
