@@ -70,8 +70,10 @@ def shifts(task: Task, seed: int, cache: Path | None) -> Iterator[Record]:
     """Return a record for each classifier and each new prior of a split of classes."""
     for name in CLASSIFIERS:
         one = scored(task, name, seed, cache)
+        if one.test.target.ndim == 2:
+            return
         test, seen = one.test, np.bincount(one.test.target, minlength=len(one.prior)) / len(one.test.target)
-        if one.test.target.ndim == 2 or (seen == 0).any() or (one.prior == 0).any():
+        if (seen == 0).any() or (one.prior == 0).any():
             continue
         known = np.unique(one.calibration.target)
         for shift, change in SHIFTS.items():
