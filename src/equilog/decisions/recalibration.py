@@ -48,7 +48,8 @@ class Recalibration(NamedTuple):
 
 def log_probabilities(probability: Array) -> Array:
     """Return log p, that of 0 being the log of `FLOOR`."""
-    return np.asarray(np.log(np.maximum(probability, FLOOR)))
+    floored = np.maximum(probability, FLOOR)
+    return np.asarray(np.log(floored, out=floored))
 
 
 def log_odds(probability: Array) -> Array:
