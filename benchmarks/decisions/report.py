@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from benchmarks.decisions.contenders import CONTENDERS
+from benchmarks.decisions.contenders import CLASS_METRICS, CONTENDERS
 from benchmarks.quality.figures import LINES, STYLE
 from matplotlib.figure import Figure
 from scipy.stats import t as student
@@ -64,6 +64,11 @@ def worse_than_argmax(frame: pd.DataFrame, name: str) -> tuple[int, int]:
     return found, grouped.ngroups
 
 
+def of_labels(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which records are of tasks with yes/no labels: those that are judged by what classes are not judged by."""
+    return frame["task"].isin(frame["task"][~frame["metric"].isin(CLASS_METRICS)])
+
+
 def regret_table(frame: pd.DataFrame, by: str) -> list[str]:
     """Return a table of mean regret by the values of a column, empty where a contender lacks a metric."""
     rows = []
@@ -116,7 +121,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def section(decided: pd.DataFrame, shifted: pd.DataFrame, timed: Sequence[dict[str, Any]], figure: str) -> str:
     """Return the part of the guide that the benchmark writes."""
     splits, tasks = decided["seed"].nunique(), decided["task"].nunique()
-    by_size = decided.assign(**{"calibration rows": decided["rows"]})
+    names = decided["metric"] + of_labels(decided).map({True: " of labels", False: ""})
+    apart, everywhere = decided.assign(metric=names), decided.dropna(subset=contenders(decided))
     parts = [
         f"{tasks} tasks, {decided['classifier'].nunique()} classifiers, {splits} splits, calibration sets of "
         f"{', '.join(f'{size:,}' for size in sorted(decided['rows'].unique()))} rows where a task has so many. "
@@ -133,17 +139,17 @@ def section(decided: pd.DataFrame, shifted: pd.DataFrame, timed: Sequence[dict[s
         "",
         "Regret by metric:",
         "",
-        *regret_table(decided, "metric"),
+        *regret_table(apart, "metric"),
         "",
-        "Regret by calibration rows, over all metrics that all have (macro F1):",
+        f"Regret by calibration rows, of {' and '.join(sorted(everywhere['metric'].unique()))}, which all have:",
         "",
-        *regret_table(by_size[by_size["metric"] == "macro_f1"], "calibration rows"),
+        *regret_table(everywhere.rename(columns={"rows": "calibration rows"}), "calibration rows"),
         "",
         "Gain of `DecisionRule` over argmax, and its share of the oracle's:",
         "",
-        *gain_table(decided),
+        *gain_table(apart),
         "",
-        f"![Regret against calibration rows, metric by metric]({figure})",
+        f"![Regret against calibration rows, metric by metric, for one class a row]({figure})",
         "",
         "Test rows drawn anew by five priors; accuracy, log loss in nats, and how far the estimated prior is from the "
         "true one (half the sum of differences):",
@@ -158,7 +164,8 @@ def section(decided: pd.DataFrame, shifted: pd.DataFrame, timed: Sequence[dict[s
 
 
 def draw(decided: pd.DataFrame, path: Path) -> None:
-    """Draw mean regret against calibration rows, a panel a metric."""
+    """Draw mean regret against calibration rows of the tasks with one class a row, a panel a metric."""
+    decided = decided[~of_labels(decided)]
     names = list(decided["metric"].unique())
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(8.4, 4.6))
