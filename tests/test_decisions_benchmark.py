@@ -14,13 +14,13 @@ from benchmarks.decisions.tasks import TASKS, split
 def test_page_gets_tables_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "decisions.md"
     page.write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n")
-    arguments = ["--splits", "2", "--tasks", "flares", "--cache", str(tmp_path / "kept"), "--write", str(tmp_path)]
+    arguments = ["--splits", "2", "--tasks", "flares", "--resume", str(tmp_path / "done"), "--write", str(tmp_path)]
     main(arguments)
     written = page.read_text()
     assert written.startswith("# Before\n")
     assert written.endswith("\nafter\n")
     assert "old" not in written
-    assert "Worse than argmax beyond noise" in written
+    assert "Worse than argmax beyond the noise" in written
     assert all(f"| {metric} |" in written for metric in CLASS_METRICS)
     assert (tmp_path / "decisions.svg").stat().st_size > 0
     assert "| EM |" in capsys.readouterr().out

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from benchmarks.decisions.classifiers import CLASSIFIERS, Rows, Scored, scored
-from benchmarks.decisions.contenders import CLASS_METRICS, CONTENDERS, LABEL_METRICS, Case, oracle
+from benchmarks.decisions.contenders import CLASS_METRICS, CONTENDERS, LABEL_METRICS, Case, oracle, unchanged
 from benchmarks.decisions.tasks import Task
 from numpy.typing import NDArray
 
 from equilog.decisions import DecisionRule, adapt, estimate_prior
+from equilog.decisions.crossfit import GROUPS, interval
 
 Array = NDArray[np.float64]
 Record = dict[str, Any]
@@ -48,24 +49,31 @@ def decisions(task: Task, seed: int, cache: Path | None) -> Iterator[Record]:
             for size in SIZES:
                 if size > len(one.calibration.target):
                     continue
-                values = dict(_values(case, one, one.calibration.first(size)))
+                reached, worse = _reached(case, one, one.calibration.first(size))
                 of = {"task": task.name, "classifier": name, "seed": seed, "metric": metric, "rows": size}
-                yield {**of, "oracle": max(best, *values.values()), **values}
+                yield {**of, "oracle": max(best, *reached.values()), **reached, **worse}
 
 
-def _values(case: Case, one: Scored, rows: Rows) -> Iterator[tuple[str, float]]:
+def _reached(case: Case, one: Scored, rows: Rows) -> tuple[dict[str, float], dict[str, bool]]:
+    """Return each contender's metric, and whether it is below that of argmax by more than the test rows' noise."""
+    usual = unchanged(case, one, rows)(one.test.probability)
+    reached, worse = {}, {}
     for name, contender in CONTENDERS.items():
         decide = contender(case, one, rows)
         if decide is not None:
-            yield name, case.value(decide(one.test.probability), one.test)
+            reached[name], above, error = case.difference(decide(one.test.probability), usual, one.test)
+            worse[f"{name}: worse"] = interval(above, error, GROUPS)[1] < 0
+    return reached, worse
 
 
 def shifts(task: Task, seed: int, cache: Path | None) -> Iterator[Record]:
     """Return a record for each classifier and each new prior of a split of classes."""
     for name in CLASSIFIERS:
         one = scored(task, name, seed, cache)
+        if one.test.target.ndim == 2:
+            return
         test, seen = one.test, np.bincount(one.test.target, minlength=len(one.prior)) / len(one.test.target)
-        if one.test.target.ndim == 2 or (seen == 0).any() or (one.prior == 0).any():
+        if (seen == 0).any() or (one.prior == 0).any():
             continue
         known = np.unique(one.calibration.target)
         for shift, change in SHIFTS.items():
@@ -80,9 +88,10 @@ def shifts(task: Task, seed: int, cache: Path | None) -> Iterator[Record]:
             priors: dict[str, Any] = {"not adapted": one.prior, "true prior": prior}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # classes that look alike are what is measured
+                before = (one.calibration.probability, one.calibration.target)
                 priors["em"] = estimate_prior(rows.probability, one.prior)
+                priors["em, corrected"] = estimate_prior(rows.probability, one.prior, calibration=before)
                 if len(known) == len(one.prior):
-                    before = (one.calibration.probability, one.calibration.target)
                     priors["confusion"] = estimate_prior(
                         rows.probability, one.prior, method="confusion", calibration=before
                     )

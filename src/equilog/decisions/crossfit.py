@@ -1,8 +1,6 @@
 """What a rule is worth on rows it was not learnt from, and whether it is kept."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
@@ -10,13 +8,7 @@ from scipy.stats import t as student
 from equilog.decisions.decide import Decision
 from equilog.decisions.inputs import Array, Codes
 from equilog.decisions.judge import Judge
-from equilog.decisions.learn import Learner, Sample, mixed
-
-SHARES = (0.0, 0.5)
-"""How much of the truth a rule may learn from the labels, the rest being the corrected probabilities."""
-
-BELIEF = 0.5
-"""The labels' share in what rules are compared by; the rest is the corrected probabilities'."""
+from equilog.decisions.learn import Learner, Sample, label_shares
 
 GROUPS = 30
 """Groups of rows that the jackknife leaves out in turn."""
@@ -45,17 +37,17 @@ class DecisionReport:
     gain_interval: tuple[float, float]
     """95 % interval of `gain`, by the same jackknife."""
     held_back_gain: float
-    """The gain where every row counts half by its label and half by its corrected probability, as few rows need."""
+    """The gain where every row counts by its label as far as `label_share` says, the rest by its probability."""
     kept: str
     """"rule", or "argmax" where there are labels and `held_back_gain` is not above 0."""
     label_share: float
-    """How much of the truth was taken from the labels in the search, the rest from the corrected probabilities."""
+    """How much of the truth in the search was labels, a mean of the classes; the rest was corrected probabilities."""
 
 
-def value(judge: Judge, sample: Sample, decided: Codes) -> float:
+def value(judge: Judge, weight: Array, truth: Array, decided: Codes) -> float:
     """Return the metric of decided rows."""
-    group = np.zeros(len(decided), np.int64)
-    return judge.value(judge.sums(decided, sample.truth(), sample.weight, group, 1)[0])
+    group = np.zeros(len(weight), np.int64)
+    return judge.value(judge.sums(decided, truth, weight, group, 1)[0])
 
 
 def folds(sample: Sample, count: int) -> Codes:
@@ -77,18 +69,16 @@ def _rarest(labels: Codes) -> Codes:
     return np.asarray(np.where(labels.any(1), rare.argmin(1), labels.shape[1]))
 
 
-def decided_apart(learner: Learner, sample: Sample, shares: Sequence[float], fold: Codes) -> list[Codes]:
-    """Return for each share what rules learnt from the other folds say of each row."""
-    decided: list[Any] = [None] * len(shares)
+def decided_apart(learner: Learner, sample: Sample, fold: Codes) -> Codes:
+    """Return what rules learnt from the other folds say of each row."""
+    parts = []
     for number in range(int(fold.max()) + 1):
-        others, here = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        thin = others[:: -(-len(others) // MOST_ROWS)]
-        for place, rule in enumerate(learner.learn(sample.rows(thin), *shares)):
-            said = rule.decide(sample.probability[here])
-            if decided[place] is None:
-                decided[place] = np.empty((len(fold), *said.shape[1:]), np.int64)
-            decided[place][here] = said
-    return decided
+        others = np.flatnonzero(fold != number)
+        thin = sample.rows(others[:: -(-len(others) // MOST_ROWS)])
+        parts.append(learner.learn(thin, learner.believe(thin)).decide(sample.probability[fold == number]))
+    decided = np.concatenate(parts)
+    back = np.argsort(np.argsort(fold, kind="stable"), kind="stable")
+    return np.asarray(decided[back])
 
 
 def jackknife(judge: Judge, weight: Array, truth: Array, *decided: Codes) -> tuple[Array, Array]:
@@ -96,13 +86,13 @@ def jackknife(judge: Judge, weight: Array, truth: Array, *decided: Codes) -> tup
     rows = len(weight)
     groups = min(GROUPS, rows)
     group = np.arange(rows) % groups
-    full, without = [], []
+    values = []
     for one in decided:
         sums = judge.sums(one, truth, weight, group, groups)
-        total = sums.sum(0)
-        full.append(judge.value(total))
-        without.append([judge.value(total - part) for part in sums])
-    return np.array(full), np.array(without).T
+        total = sums.sum(0, keepdims=True)
+        values.append(judge.values(np.concatenate([total, total - sums])))
+    every = np.array(values).T
+    return every[0], every[1:]
 
 
 def spread(without: Array) -> float:
@@ -127,34 +117,26 @@ def learn_and_report(learner: Learner, sample: Sample, count: int) -> tuple[Deci
     """
     judge = learner.judge
     unchanged = learner.unchanged(sample.probability.shape[1])
-    shares = SHARES if sample.target is not None and learner.mixes else SHARES[:1]
     rows = len(sample.weight)
     few = sample.target is None or rows > TWO_FOLDS_FROM
-    fold = folds(sample, 2 if few else min(count, rows))
     plain = unchanged.decide(sample.probability)
-    apart = decided_apart(learner, sample, shares, fold)
-    decided = (plain, *apart)
-    # The labels of few rows say little of a metric, and nothing of classes that are not among them.
-    believed = mixed(sample, learner.corrected(sample), BELIEF)
-    values, without = jackknife(judge, sample.weight, believed, *decided)
-    chosen = 1
-    for other in range(2, len(values)):
-        if values[other] - values[chosen] > spread(without[:, other] - without[:, chosen]):
-            chosen = other
-    held_back_gain = float(values[chosen] - values[0])
+    apart = decided_apart(learner, sample, folds(sample, 2 if few else min(count, rows)))
+    belief = learner.believe(sample)
+    before, after = (value(judge, sample.weight, belief.truth, decided) for decided in (plain, apart))
+    held_back_gain = after - before
     seen = sample.target is None or held_back_gain > 0
-    [rule] = learner.learn(sample, shares[chosen - 1])
-    values, without = jackknife(judge, sample.weight, sample.truth(), plain, apart[chosen - 1])
+    rule, truth = learner.learn(sample, belief), sample.truth()
+    values, without = jackknife(judge, sample.weight, truth, plain, apart)
     groups, gain = len(without), float(values[1] - values[0])
     report = DecisionReport(
         argmax=float(values[0]),
-        rule=value(judge, sample, rule.decide(sample.probability)),
+        rule=value(judge, sample.weight, truth, rule.decide(sample.probability)),
         cross_fitted=float(values[1]),
         interval=interval(float(values[1]), spread(without[:, 1]), groups),
         gain=gain,
         gain_interval=interval(gain, spread(without[:, 1] - without[:, 0]), groups),
         held_back_gain=held_back_gain,
         kept="rule" if seen else "argmax",
-        label_share=shares[chosen - 1],
+        label_share=float(label_shares(sample).mean()),
     )
     return rule if seen else unchanged, report

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from equilog.decisions.inputs import Array
-from equilog.decisions.recalibration import FLOOR, Recalibration
+from equilog.decisions.recalibration import FLOOR, Recalibration, log_probabilities
 
 
 class Decision(Protocol):
@@ -42,7 +42,13 @@ class ByOffsets(LargestScore):
         """Return log p + offset (n, C)."""
         if isinstance(probability, torch.Tensor):
             return probability.clamp(min=FLOOR).log() + probability.new_tensor(self.offsets)
-        return np.log(np.maximum(probability, FLOOR)) + self.offsets
+        scores = log_probabilities(probability)
+        scores += self.offsets
+        return scores
+
+    def decide(self, probability: Any) -> Any:
+        """Return classes (n,); argmax needs no logarithms."""
+        return super().decide(probability) if self.offsets.any() else probability.argmax(1)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class ByGains(LargestScore):
         if isinstance(probability, torch.Tensor):
             logits = slope * probability.clamp(min=FLOOR).log() + probability.new_tensor(shift)
             return logits.softmax(1) @ probability.new_tensor(self.gains)
-        return np.exp(self.recalibration.of_classes(np.log(np.maximum(probability, FLOOR)))) @ self.gains
+        return np.exp(self.recalibration.of_classes(log_probabilities(probability))) @ self.gains
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ DIFFERENCE = 1e-4
 """Share of the rows by which an entry is moved to see what the function makes of it."""
 
 
-def best_gains(probability: Array, weight: Array, function: Callable[[Array], Any]) -> Array:
+def best_gains(probability: Array, truth: Array, weight: Array, function: Callable[[Array], Any]) -> Array:
     """Return the gains (C, C) whose rule has the best value of all that were passed through, argmax among them.
 
     Args:
-        probability: (n, C), taken to be right.
+        probability: (n, C), by which is decided.
+        truth: (n, C) the classes as probabilities, one-hot where they are known.
         weight: (n,).
         function: of a confusion matrix (C, C) of row counts; it is called C^2 + 1 times a step.
     """
@@ -32,7 +33,7 @@ def best_gains(probability: Array, weight: Array, function: Callable[[Array], An
     gains = best_seen = np.eye(classes)
     best = -np.inf
     for step in range(STEPS):
-        confusion = judge.sums((probability @ gains).argmax(1), probability, weight, group, 1)[0]
+        confusion = judge.sums((probability @ gains).argmax(1), truth, weight, group, 1)[0]
         value = judge.value(confusion)
         if value > best:
             best, best_seen = value, gains

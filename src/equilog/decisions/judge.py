@@ -27,8 +27,12 @@ class Judge(ABC):
         """
 
     @abstractmethod
+    def values(self, sums: Array) -> Array:
+        """Return the metric (groups,) of what the rows of each group add up to."""
+
     def value(self, sums: Array) -> float:
         """Return the metric of what rows add up to."""
+        return float(self.values(sums[None])[0])
 
 
 class OfClasses(Judge):
@@ -45,10 +49,10 @@ class OfClasses(Judge):
         hits, predicted = (np.bincount(cell, weights=w, minlength=cells).reshape(-1, classes) for w in (hit, weight))
         return np.stack([hits, predicted, _by_group(truth, weight, group, groups)], axis=1)
 
-    def value(self, sums: Array) -> float:
-        """Return the metric."""
-        hits, predicted, actual = sums / sums[2].sum()
-        return float(self.metric.of_classes(Table(hits, predicted, actual)))
+    def values(self, sums: Array) -> Array:
+        """Return the metric of each group."""
+        shares = sums / sums[:, 2].sum(-1)[:, None, None]
+        return self.metric.of_classes(Table(shares[:, 0], shares[:, 1], shares[:, 2]))
 
 
 class OfLabels(Judge):
@@ -62,10 +66,9 @@ class OfLabels(Judge):
         parts = (truth * decided, decided, truth, np.ones_like(truth))
         return np.stack([_by_group(part, weight, group, groups) for part in parts], axis=1)
 
-    def value(self, sums: Array) -> float:
-        """Return the metric."""
-        hits, predicted, actual, rows = sums
-        return self.metric.value_of_labels(Table(hits / rows, predicted / rows, actual / rows))
+    def values(self, sums: Array) -> Array:
+        """Return the metric of each group."""
+        return self.metric.over_labels(Table(*(sums[:, place] / sums[:, 3] for place in range(3))))
 
 
 class OfConfusion(Judge):
@@ -80,9 +83,9 @@ class OfConfusion(Judge):
         predicted_first = _by_group(truth, weight, group * classes + decided, groups * classes)
         return predicted_first.reshape(groups, classes, classes).swapaxes(1, 2)
 
-    def value(self, sums: Array) -> float:
-        """Return the function's value."""
-        return float(self.function(sums))
+    def values(self, sums: Array) -> Array:
+        """Return the function's value for each group."""
+        return np.array([float(self.function(table)) for table in sums])
 
 
 class OfTables(Judge):
@@ -99,9 +102,9 @@ class OfTables(Judge):
         no = np.stack([rows - predicted - actual + hits, predicted - hits], axis=-1)
         return np.stack([no, np.stack([actual - hits, hits], axis=-1)], axis=-2)
 
-    def value(self, sums: Array) -> float:
-        """Return the function's value."""
-        return float(self.function(sums))
+    def values(self, sums: Array) -> Array:
+        """Return the function's value for each group."""
+        return np.array([float(self.function(table)) for table in sums])
 
 
 def _by_group(values: Any, weight: Array, group: Codes, groups: int) -> Array:

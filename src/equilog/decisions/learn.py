@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from equilog.decisions.ascent import ascend
@@ -24,6 +23,12 @@ from equilog.decisions.recalibration import (
     recalibrate_labels,
 )
 from equilog.decisions.thresholds import best_cuts, best_cuts_together, reference_cuts
+
+PROBABILITIES_COUNT = 50.0
+"""Labelled rows of a class that its corrected probabilities count for: with so many, labels have half a say in it.
+
+Few labels say little of a class, and nothing of one that is not among them; of many nothing is better known, and
+probabilities may be wrong in ways that no slope and shift correct."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,15 @@ class Sample:
             return np.asarray(self.target, np.float64)
         return np.asarray(np.eye(self.probability.shape[1])[self.target])
 
+    def counts(self) -> Array:
+        """Return the weight of the rows of each class or label."""
+        if self.target is None or self.target.ndim == 2:
+            return np.asarray(self.weight @ self.truth())
+        return np.asarray(np.bincount(self.target, self.weight, self.probability.shape[1]), np.float64)
+
     def frequency(self) -> Array:
         """Return the share of each class or label."""
-        return np.asarray(self.weight @ self.truth() / self.weight.sum())
+        return np.asarray(self.counts() / self.weight.sum())
 
     def rows(self, index: Any) -> "Sample":
         """Return some rows."""
@@ -55,46 +66,63 @@ class Sample:
         return Sample(self.probability[index], target, self.weight[index])
 
 
+@dataclass(frozen=True)
+class Belief:
+    """What is taken for true of rows, from their probabilities and labels."""
+
+    recalibration: Recalibration
+    """What the labels correct the probabilities by."""
+    scores: Array
+    """The corrected log probabilities (n, C), or log odds of yes (n, L)."""
+    truth: Array
+    """(n, C) or (n, L): the labels and the corrected probabilities, so much of each as `label_shares` says."""
+
+
+def label_shares(sample: Sample) -> Array:
+    """Return how much of the truth of each class or label is labels': m / (m + PROBABILITIES_COUNT).
+
+    m is the number of rows of the class, or of the label's rarer answer, and 0 where nobody knows.
+    """
+    if sample.target is None:
+        return np.zeros(sample.probability.shape[1])
+    rows = sample.counts()
+    if sample.target.ndim == 2:
+        rows = np.minimum(rows, sample.weight.sum() - rows)
+    return np.asarray(rows / (rows + PROBABILITIES_COUNT))
+
+
+def _mixed(sample: Sample, corrected: Array) -> Array:
+    if sample.target is None:
+        return corrected
+    shares = label_shares(sample)
+    truth = corrected * (1 - shares)
+    if sample.target.ndim == 2:
+        return np.asarray(truth + shares * sample.target)
+    truth[np.arange(len(truth)), sample.target] += shares[sample.target]
+    return truth
+
+
 class Learner(ABC):
     """A metric and the way to the rule that is best for it."""
 
     judge: Judge
-    mixes = True
-    """Whether a share of the truth can be the labels' and the rest the probabilities'."""
+
+    def believe(self, sample: Sample) -> Belief:
+        """Return what is to be learnt from rows with a choice of classes."""
+        log_prob = log_probabilities(sample.probability)
+        if sample.target is None:
+            return Belief(none_of_classes(log_prob.shape[1]), log_prob, sample.probability)
+        recalibration = recalibrate_classes(log_prob, sample.target, sample.weight)
+        log_prob = recalibration.of_classes(log_prob)
+        return Belief(recalibration, log_prob, _mixed(sample, np.exp(log_prob)))
 
     @abstractmethod
-    def learn(self, sample: Sample, *shares: float) -> list[Decision]:
-        """Return for each share the best rule for a truth that is so much label and the rest corrected probability."""
+    def learn(self, sample: Sample, belief: Belief) -> Decision:
+        """Return the best rule for what is believed of the rows."""
 
     @abstractmethod
     def unchanged(self, columns: int) -> Decision:
         """Return the rule of the bare probabilities: argmax, or above one half."""
-
-    def corrected(self, sample: Sample) -> Array:
-        """Return the probabilities of the rows, corrected by their labels where they have some."""
-        return np.exp(_corrected_classes(sample)[1])
-
-
-def mixed(sample: Sample, corrected: Array, share: float) -> Array:
-    """Return the truth that is learnt from."""
-    return corrected if share == 0 else share * sample.truth() + (1 - share) * corrected
-
-
-def _corrected_classes(sample: Sample) -> tuple[Recalibration, Array]:
-    log_prob = log_probabilities(sample.probability)
-    if sample.target is None:
-        return none_of_classes(log_prob.shape[1]), log_prob
-    recalibration = recalibrate_classes(log_prob, sample.target, sample.weight)
-    return recalibration, recalibration.of_classes(log_prob)
-
-
-def _corrected_labels(sample: Sample) -> tuple[Recalibration, Array]:
-    recalibration = (
-        none_of_labels(sample.probability.shape[1])
-        if sample.target is None
-        else recalibrate_labels(sample.probability, sample.target, sample.weight)
-    )
-    return recalibration, recalibration.of_labels(sample.probability)
 
 
 @dataclass(frozen=True)
@@ -107,27 +135,17 @@ class Offsets(Learner):
     def __post_init__(self) -> None:
         object.__setattr__(self, "judge", OfClasses(self.metric))
 
-    @property
-    def mixes(self) -> bool:  # type: ignore[override]
-        """Whether labels have a say beside correcting the probabilities: not where the rule is a formula."""
-        return not self.metric.closed
-
-    def learn(self, sample: Sample, *shares: float) -> list[Decision]:
+    def learn(self, sample: Sample, belief: Belief) -> Decision:
         """Return offsets; a class without labelled rows keeps what its probabilities say, one without those 0."""
-        recalibration, log_prob = _corrected_classes(sample)
-        corrected = np.exp(log_prob)
         free = sample.weight @ sample.probability > 0
-        best = (self._offsets(sample, log_prob, mixed(sample, corrected, share), free) for share in shares)
-        return [ByOffsets((recalibration.shift + offsets) / recalibration.slope) for offsets in best]
-
-    def _offsets(self, sample: Sample, log_prob: Array, truth: Array, free: NDArray[np.bool_]) -> Array:
         offsets = np.zeros(len(free))
         if self.metric.balanced:
+            truth = np.exp(belief.scores) if self.metric.closed else belief.truth
             surprise = -np.log(sample.weight @ truth / sample.weight.sum(), where=free, out=offsets.copy())
             offsets[free] = (surprise - surprise[free].mean())[free]
         if not self.metric.closed:
-            offsets = ascend(log_prob, truth, sample.weight, self.metric.of_classes, offsets, free)
-        return offsets
+            offsets = ascend(belief.scores, belief.truth, sample.weight, self.metric.of_classes, offsets, free)
+        return ByOffsets((belief.recalibration.shift + offsets) / belief.recalibration.slope)
 
     def unchanged(self, columns: int) -> ByOffsets:
         """Return argmax."""
@@ -141,7 +159,6 @@ class Gains(Learner):
     costs: Array | None
     function: Callable[[Array], Any] | None
     judge: Judge = field(init=False)
-    mixes = False
 
     def __post_init__(self) -> None:
         costs, function = self.costs, self.function
@@ -151,15 +168,13 @@ class Gains(Learner):
             assert function is not None
             object.__setattr__(self, "judge", OfConfusion(function))
 
-    def learn(self, sample: Sample, *shares: float) -> list[Decision]:
-        """Return gains, which are the same for every share."""
-        recalibration, log_prob = _corrected_classes(sample)
+    def learn(self, sample: Sample, belief: Belief) -> Decision:
+        """Return gains."""
         if self.costs is not None:
-            gains = -self.costs
-        else:
-            assert self.function is not None
-            gains = best_gains(np.exp(log_prob), sample.weight, self.function)
-        return [ByGains(recalibration, gains)] * len(shares)
+            return ByGains(belief.recalibration, -self.costs)
+        assert self.function is not None
+        gains = best_gains(np.exp(belief.scores), belief.truth, sample.weight, self.function)
+        return ByGains(belief.recalibration, gains)
 
     def unchanged(self, columns: int) -> ByOffsets:
         """Return argmax."""
@@ -181,28 +196,30 @@ class Thresholds(Learner):
             assert self.function is not None
             object.__setattr__(self, "judge", OfTables(self.function))
 
-    def learn(self, sample: Sample, *shares: float) -> list[Decision]:
+    def believe(self, sample: Sample) -> Belief:
+        """Return what is to be learnt from rows with yes/no labels."""
+        recalibration = (
+            none_of_labels(sample.probability.shape[1])
+            if sample.target is None
+            else recalibrate_labels(sample.probability, sample.target, sample.weight)
+        )
+        odds = recalibration.of_labels(sample.probability)
+        return Belief(recalibration, odds, _mixed(sample, expit(odds)))
+
+    def learn(self, sample: Sample, belief: Belief) -> Decision:
         """Return thresholds; a label that no row or every row has keeps one half."""
-        recalibration, odds = _corrected_labels(sample)
         frequency = sample.frequency()
-        rules: list[Decision] = []
-        for share in shares:
-            cuts = self._cuts(sample, odds, mixed(sample, expit(odds), share), formula=share == 0)
-            thresholds = expit((cuts - recalibration.shift) / recalibration.slope)
-            rules.append(ByThresholds(np.where((frequency > 0) & (frequency < 1), thresholds, 0.5)))
-        return rules
+        thresholds = expit((self._cuts(sample, belief) - belief.recalibration.shift) / belief.recalibration.slope)
+        return ByThresholds(np.where((frequency > 0) & (frequency < 1), thresholds, 0.5))
 
-    def corrected(self, sample: Sample) -> Array:
-        """Return the probabilities of the rows, corrected by their labels where they have some."""
-        return np.asarray(expit(_corrected_labels(sample)[1]))
-
-    def _cuts(self, sample: Sample, odds: Array, truth: Array, *, formula: bool) -> Array:
+    def _cuts(self, sample: Sample, belief: Belief) -> Array:
         if self.metric is None:
             assert self.function is not None
-            return best_cuts_together(odds, truth, sample.weight, self.function)
-        if formula and self.metric.label_threshold is not None:
-            return reference_cuts(self.metric, sample.weight @ truth / sample.weight.sum())
-        return best_cuts(odds, truth, sample.weight, self.metric)
+            return best_cuts_together(belief.scores, belief.truth, sample.weight, self.function)
+        if self.metric.label_threshold is not None:
+            corrected = expit(belief.scores)
+            return reference_cuts(self.metric, sample.weight @ corrected / sample.weight.sum())
+        return best_cuts(belief.scores, belief.truth, sample.weight, self.metric)
 
     def unchanged(self, columns: int) -> ByThresholds:
         """Return thresholds of one half."""

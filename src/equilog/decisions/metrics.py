@@ -27,7 +27,7 @@ class Table(NamedTuple):
     predicted: Array
     """(..., K) predicted as class k."""
     actual: Array
-    """(K,) of class k."""
+    """(K,) or (..., K) of class k."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,12 @@ class Metric:
     label_threshold: Callable[[Array], Array] | None = None
     """The best thresholds of right probabilities from the labels' frequencies, where they are a formula."""
 
-    def value_of_labels(self, table: Table) -> float:
-        """Return the metric of one table (L,), leaving out labels for which it is not defined."""
+    def over_labels(self, table: Table) -> Array:
+        """Return the metric of tables (..., L), leaving out labels for which it is not defined."""
         if self.average == "pooled":
             table = Table(*(part.mean(-1, keepdims=True) for part in table))
         values = self.of_labels(table)
-        values = values[~np.isnan(values)]
-        return float((values.min() if self.average == "least" else values.mean()) if len(values) else np.nan)
+        return _least(values) if self.average == "least" else _mean(values)
 
 
 def ratio(numerator: Array, denominator: Array, otherwise: float) -> Array:
@@ -89,13 +88,13 @@ def jaccard(table: Table) -> Array:
 
 def _mean(values: Array) -> Array:
     """Average over the classes that have rows."""
-    known = ~np.isnan(values[(0,) * (values.ndim - 1)])
-    return np.asarray(values[..., known].mean(-1))
+    known = ~np.isnan(values)
+    return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1), np.nan)
 
 
 def _least(values: Array) -> Array:
-    known = ~np.isnan(values[(0,) * (values.ndim - 1)])
-    return np.asarray(values[..., known].min(-1))
+    least = np.where(np.isnan(values), np.inf, values).min(-1)
+    return np.where(np.isinf(least), np.nan, least)
 
 
 def _g_mean(table: Table) -> Array:

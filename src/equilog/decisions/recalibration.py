@@ -9,7 +9,7 @@ modern neural networks", ICML 2017; the prior is ours.)
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, log_softmax, logit
+from scipy.special import expit, logit
 
 from equilog.decisions.inputs import Array, Codes
 
@@ -39,7 +39,7 @@ class Recalibration(NamedTuple):
 
     def of_classes(self, log_prob: Array) -> Array:
         """Return the corrected log probabilities (n, C)."""
-        return np.asarray(log_softmax(self.slope * log_prob + self.shift, axis=1))
+        return _log_softmax(self.slope * log_prob, self.shift)
 
     def of_labels(self, probability: Array) -> Array:
         """Return the corrected log odds (n, L)."""
@@ -48,12 +48,21 @@ class Recalibration(NamedTuple):
 
 def log_probabilities(probability: Array) -> Array:
     """Return log p, that of 0 being the log of `FLOOR`."""
-    return np.asarray(np.log(np.maximum(probability, FLOOR)))
+    floored = np.maximum(probability, FLOOR)
+    return np.asarray(np.log(floored, out=floored))
 
 
 def log_odds(probability: Array) -> Array:
     """Return log p / (1 - p), finite where p is 0 or 1."""
     return np.asarray(logit(probability.clip(FLOOR, 1 - FLOOR)))
+
+
+def _log_softmax(scores: Array, shift: Array) -> Array:
+    """Return log softmax(scores + shift), written over the scores: the rows are many."""
+    scores += shift
+    scores -= scores.max(1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(1, keepdims=True))
+    return scores
 
 
 def none_of_classes(classes: int) -> Recalibration:
@@ -82,7 +91,7 @@ def recalibrate_classes(log_prob: Array, codes: Codes, weight: Array) -> Recalib
     own = np.arange(rows), codes
 
     def loss(point: Array) -> tuple[float, Array]:
-        scores = log_softmax(point[-1] * log_prob + point[:-1], axis=1)
+        scores = _log_softmax(point[-1] * log_prob, point[:-1])
         centre = np.append(np.zeros(classes), 1.0)
         return float(-(weight * scores[own]).sum() + PRECISION / 2 * ((point - centre) ** 2).sum()), scores
 

@@ -34,7 +34,8 @@ class DecisionRule:
     confusion matrix; $p_l(x) > \theta_l$ for yes/no labels.
 
     With labels, `fit` first corrects the probabilities by a regularised likelihood, then looks for the rule that is
-    best for them, and, where cross-fitting sees that it helps, for labels and corrected probabilities half and half.
+    best for a truth mixed of the labels and the corrected probabilities: of a class of m rows the labels are
+    m / (m + 50), so that few rows shrink the rule towards that of the probabilities, and many leave it to the labels.
     Where cross-fitting sees no gain, argmax is kept. Without labels the probabilities are taken at their word (the
     plug-in rule), so they must be calibrated.
 
@@ -130,13 +131,14 @@ class DecisionRule:
         multilabel = self.multilabel
         if multilabel is None:
             multilabel = target is not None and target.ndim == 2
-        values = as_numpy(as_probabilities(name, probabilities, multilabel=multilabel)).astype(np.float64)
+        values = as_numpy(as_probabilities(name, probabilities, multilabel=multilabel)).astype(np.float64, copy=False)
         learner = self._learner(values.shape[1], multilabel)
         if target is not None:
             target = (as_labels if multilabel else as_classes)(name, target, *values.shape)
         weight = as_weights(name, sample_weight, len(values))
         kept = weight > 0
-        sample = Sample(values, target, weight).rows(kept)
+        sample = Sample(values, target, weight)
+        sample = sample if kept.all() else sample.rows(kept)
         if len(sample.weight) < 2:
             raise ValueError(f"{name}: two rows of weight above 0 are the least to learn from; got {int(kept.sum())}.")
         if sample.target is not None and not multilabel and (sample.frequency() > 0).sum() < 2:
