@@ -10,7 +10,6 @@ these pairs, j != k, into groups, with one log per group and pool:
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -121,13 +120,15 @@ class ClassBalance:
 
     def index_logs(self, sets: Sets, pools: Pools, class_weight: Tensor | None) -> Callable[[], Tensor] | None:
         """Return what gives the loss of each pool (P,) at once, or None where its sums come first."""
-        hard = sets.index is not None and not self.inner.gentle and sets.usable is sets.kept and pools.consecutive
-        weight = None if sets.kept is None and sets.unweighted else sets.log_weight
-        if not hard or not takes_index_logs(sets.logits, sets.index, weight, sets.shift, class_weight):
+        index = sets.index
+        if index is None or self.inner.gentle or not pools.consecutive:
+            return None
+        weight = None if sets.usable is None and sets.unweighted else sets.blanked(sets.log_weight, -torch.inf)
+        if not takes_index_logs(sets.logits, index, weight, sets.shift, class_weight):
             return None
         return lambda: pooled_index_logs(
             sets.logits,
-            cast(Tensor, sets.index),
+            index,
             pools.size,
             log_weight=weight,
             shift=sets.shift,

@@ -132,7 +132,13 @@ class PoolSums:
         Where one pool spans the parts, the value is the whole's and the gradient this part's share, times `factor`.
         Where each part has pools of its own, value and gradient are this part's share of the mean, times `factor`.
         """
-        values = self._values(whole, factor) if whole is not None or self.at_once is None else self.at_once()
+        units_need_sums = (
+            options.reduction == "mean" and self.known_units is None and not self.samples.logs_do_not_count
+        )
+        if whole is not None or self.at_once is None or units_need_sums:
+            values = self._values(whole, factor)
+        else:
+            values = self.at_once()
         total = values if options.reduction == "none" else values.sum()
         if whole is not None and not self.layout.spans:
             total = total * factor

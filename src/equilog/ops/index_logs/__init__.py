@@ -1,11 +1,14 @@
 """The loss of class balance with index targets: sum_j weight_j log(1 + the summed odds against j) of each pool."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from equilog.ops import dispatch
 from equilog.ops.dtypes import compute_dtype
-from equilog.ops.index_logs import native
+from equilog.ops.index_logs import native, reference
+from equilog.ops.sharded import is_sharded
 
 
 def pooled_index_logs(
@@ -32,16 +35,50 @@ def pooled_index_logs(
     Returns:
         Nats, float64 for float64 logits, else float32.
     """
-    return native.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale)
+    return _pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale)
 
 
-def takes_index_logs(logits: Tensor, *others: Tensor | None) -> bool:
+def takes_index_logs(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor | None = None,
+    shift: Tensor | None = None,
+    class_weight: Tensor | None = None,
+) -> bool:
     """Tell whether `pooled_index_logs` is one pass over the logits, and not more than its parts are by themselves."""
+    return _pooled_index_logs.has_way(logits, index, log_weight, shift, class_weight, 1, 1.0)
+
+
+def _is_for_native(logits: Tensor, index: Tensor, *others: Any) -> bool:
+    *tensors, _, _ = others
     return (
-        dispatch.allows("native")
-        and compute_dtype(logits) == torch.float32
+        compute_dtype(logits) == torch.float32
         and not dispatch.is_compiled()
-        and dispatch.native(logits, *others)
-        and not dispatch.learns(*others)
+        and dispatch.native(logits, index, *tensors)
+        and not dispatch.learns(*tensors)
         and logits.shape[0] > 0
     )
+
+
+def _is_for_triton(logits: Tensor, index: Tensor, *others: Any) -> bool:
+    *tensors, _, _ = others
+    return (
+        dispatch.triton(logits, index, *tensors)
+        and not is_sharded(logits)
+        and not dispatch.learns(*tensors)
+        and logits.shape[0] > 0
+    )
+
+
+def _by_triton(logits: Tensor, *args: Any) -> Tensor:
+    from equilog.ops.index_logs import triton
+
+    return triton.pooled_index_logs(logits, *args)
+
+
+_pooled_index_logs = dispatch.Operation(
+    "pooled_index_logs",
+    ("triton", _is_for_triton, _by_triton),
+    ("native", _is_for_native, native.pooled_index_logs),
+    reference=reference.pooled_index_logs,
+)
