@@ -112,7 +112,7 @@ class ClassBalance:
     def sums(self, sets: Sets, pools: Pools, compensated: bool) -> GroupSums:
         """Return the log of the summed terms per pool and class, without a table of them where it can."""
         if sets.probs is not None and self.inner.name == "odds" and pools.consecutive and pools.sets:
-            args = sets.scores(), sets.probs, sets.log_weight, pools.size, compensated
+            args = sets.logits, sets.probs, sets.log_weight, pools.size, compensated, sets.shift, sets.scale
             log_sums, residual = pooled_class_log_odds(*args)
             return GroupSums(log_sums, residual=residual)
         sums = self.log_terms(sets).sums(pools, sets.log_weight)

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from equilog.ops.consecutive import pool_count
 from equilog.ops.operators import operator
 
 Arguments = ParamSpec("Arguments")
@@ -22,6 +23,9 @@ Result = TypeVar("Result")
 
 ANYWHERE = "CompositeExplicitAutograd"
 """The key of an operator that runs on a GPU, and by the interpreter on the CPU."""
+_PROGRAMS = 1024
+"""So many keep the processors of a large GPU busy."""
+_FEWEST_SETS = 32
 
 
 def kernel_operator(
@@ -36,6 +40,24 @@ def launch(kernel: Any, grid: tuple[int, ...], like: Tensor, *args: Any, **layou
     if min(grid) > 0:
         with torch.cuda.device_of(like):
             kernel[grid](*args, **layout)
+
+
+def like_logits(z: Tensor, *_: Any) -> Tensor:
+    """Return memory for the gradient of logits, in their type."""
+    return torch.empty(z.shape, dtype=z.dtype, device=z.device)
+
+
+def chunks_of_pools(n: int, size: int, rows: int, blocks: int) -> tuple[int, int]:
+    """Return into how many chunks the pools of n sets are cut, and the sets of each, a multiple of `rows`.
+
+    So many that with so many blocks of columns there are programs enough for a GPU, but each with sets enough that what
+    the chunks add up to is little beside the logits.
+    """
+    longest = min(n, size)
+    programs = max(pool_count(n, size) * blocks, 1)
+    sets = max(triton.cdiv(longest, max(_PROGRAMS // programs, 1)), _FEWEST_SETS)
+    sets = triton.cdiv(sets, rows) * rows
+    return triton.cdiv(longest, sets), sets
 
 
 def offset_type(reach: int) -> Any:

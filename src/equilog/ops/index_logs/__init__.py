@@ -1,7 +1,5 @@
 """The loss of class balance with index targets: sum_j weight_j log(1 + the summed odds against j) of each pool."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -49,31 +47,53 @@ def takes_index_logs(
     return _pooled_index_logs.has_way(logits, index, log_weight, shift, class_weight, 1, 1.0)
 
 
-def _is_for_native(logits: Tensor, index: Tensor, *others: Any) -> bool:
-    *tensors, _, _ = others
+def _is_for_native(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor | None,
+    shift: Tensor | None,
+    class_weight: Tensor | None,
+    pool_size: int,  # noqa: ARG001
+    scale: float,  # noqa: ARG001
+) -> bool:
     return (
         compute_dtype(logits) == torch.float32
         and not dispatch.is_compiled()
-        and dispatch.native(logits, index, *tensors)
-        and not dispatch.learns(*tensors)
+        and dispatch.native(logits, index, log_weight, shift, class_weight)
+        and not dispatch.learns(log_weight, shift, class_weight)
         and logits.shape[0] > 0
     )
 
 
-def _is_for_triton(logits: Tensor, index: Tensor, *others: Any) -> bool:
-    *tensors, _, _ = others
+def _is_for_triton(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor | None,
+    shift: Tensor | None,
+    class_weight: Tensor | None,
+    pool_size: int,  # noqa: ARG001
+    scale: float,  # noqa: ARG001
+) -> bool:
     return (
-        dispatch.triton(logits, index, *tensors)
+        dispatch.triton(logits, index, log_weight, shift, class_weight)
         and not is_sharded(logits)
-        and not dispatch.learns(*tensors)
+        and not dispatch.learns(log_weight, shift, class_weight)
         and logits.shape[0] > 0
     )
 
 
-def _by_triton(logits: Tensor, *args: Any) -> Tensor:
+def _by_triton(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor | None,
+    shift: Tensor | None,
+    class_weight: Tensor | None,
+    pool_size: int,
+    scale: float,
+) -> Tensor:
     from equilog.ops.index_logs import triton
 
-    return triton.pooled_index_logs(logits, *args)
+    return triton.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale)
 
 
 _pooled_index_logs = dispatch.Operation(

@@ -21,7 +21,7 @@ from torch import Tensor
 from equilog.ops.dtypes import compute_dtype
 from equilog.ops.index_odds import reference
 from equilog.ops.second_order import Differentiable, apply, keep
-from equilog.ops.triton_rows import kernel_operator, launch, offset_type, scores_at, subtractable
+from equilog.ops.triton_rows import kernel_operator, launch, like_logits, offset_type, scores_at, subtractable
 
 _LARGEST_BLOCK = 8192
 _FEWEST_SCORES = 2048
@@ -68,11 +68,6 @@ def _per_set(z: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     shape, dtype = z.shape[:1], compute_dtype(z)
     log_odds, peaks, totals = (torch.empty(shape, dtype=dtype, device=z.device) for _ in range(3))
     return log_odds, peaks, totals
-
-
-def like_logits(z: Tensor, *_: Any) -> Tensor:
-    """Return memory for the gradient of logits."""
-    return torch.empty(z.shape, dtype=z.dtype, device=z.device)
 
 
 @kernel_operator(_per_set)

@@ -55,7 +55,8 @@ class TritonLogSumExpBy(Differentiable):
         """Return each value's share of what flows back to its sum."""
         values, ids, peak, total = ctx.saved_tensors
         share = torch.where(total == 0, 0.0, upstream / total)
-        return share[ids] * (values - peak[ids]).exp()
+        gradient: Tensor = share[ids] * (values - peak[ids]).exp()
+        return gradient
 
 
 def log_sums_by_id(values: Tensor, ids: Tensor, count: int) -> Tensor:
