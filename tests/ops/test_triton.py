@@ -140,3 +140,69 @@ def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) 
     types = pointers("log_odds log_weight class_weight values slopes", value) | {"index": "*i64"}
     fixed = {"POOLS": triton._COMPARISONS // size**2, "SIZE": size, "index_stride": 1}
     assert "st.global" in compiled(triton._logs_kernel, types, fixed, capability)
+
+
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(
+    ("classes", "score", "capability"), [(21, "fp32", 80), (1000, "bf16", 90), (32000, "fp16", 80), (5, "fp64", 90)]
+)
+def test_soft_odds_compile_for_gpus(classes: int, score: str, capability: int) -> None:
+    from equilog.ops.soft_odds import triton
+
+    wide = wide_of(score)
+    types = pointers("log_weight of_sets log_sums residuals upstream", wide) | {"scale": "fp64"}
+    types |= pointers("z target gradient", score) | pointers("shift", wide)
+    fixed = triton._layout.__wrapped__(classes, 64, classes, 1)
+    options = {"num_warps": fixed.pop("num_warps")}
+    fixed |= {"column_stride": 1, "target_column": 1, "RESIDUAL": True}
+    fixed |= {"shift": None} if classes == 1000 else {}
+    kernels = [triton._sums_kernel, triton._gradient_kernel]
+    kernels += [] if fixed["WHOLE"] else [triton._sets_kernel]
+    for kernel in kernels:
+        assert "st.global" in compiled(kernel, types, fixed, capability, **options)
+
+
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(
+    ("labels", "score", "target", "capability"),
+    [(32000, "bf16", "i8", 80), (80, "fp32", "i64", 90), (32000, "fp32", None, 80), (1, "fp64", "fp64", 90)],
+)
+def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None, capability: int) -> None:
+    """By a value a label, and where the target has none by the bits of named positives."""
+    from equilog.ops.label_sums import triton
+
+    wide = wide_of(score)
+    types = pointers("of_pools log_sums upstream weight", wide) | pointers("z gradient", score) | {"scale": "fp64"}
+    types |= pointers("bits", "i32") | pointers("index", "i64") | (pointers("target", target) if target else {})
+    fixed = triton._layout.__wrapped__(labels) | {"label_stride": 1, "target_label": 1, "weight_label": 1}
+    fixed |= {"bits": None} if target else {"target": None}
+    fixed |= {"weight": None} if labels == 80 else {}
+    for kernel in (triton._sums_kernel, triton._gradient_kernel):
+        assert "st.global" in compiled(kernel, types, fixed, capability)
+    if not target:
+        fixed = {"BLOCK": triton._BLOCK}
+        assert "atom" in compiled(triton._bits_kernel, types, fixed, capability)
+
+
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(
+    ("classes", "score", "capability"), [(21, "fp32", 90), (1000, "bf16", 80), (3000, "fp16", 90), (5, "fp64", 80)]
+)
+def test_pair_sums_compile_for_gpus(classes: int, score: str, capability: int) -> None:
+    """In chunks of a slot, and where each slot is one."""
+    from equilog.ops.pair_sums import triton
+
+    wide = wide_of(score)
+    types = pointers("log_weight shift peaks totals factors part_peaks part_totals", wide) | {"scale": "fp64"}
+    types |= pointers("z gradient", score) | pointers("index order starts first_chunks slot_of_chunk", "i64")
+    fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "index_stride": 1}
+    whole = {"first_chunks": None, "slot_of_chunk": None} if classes == 21 else {}
+    kernels = (triton._sums_kernel, whole), (triton._gradient_kernel, {}), (triton._together_kernel, {})
+    for kernel, without in kernels:
+        assert "st.global" in compiled(kernel, types, fixed | without, capability)
