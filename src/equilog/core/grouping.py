@@ -103,7 +103,6 @@ class ClassBalance:
     def log_terms(self, sets: Sets) -> LogTerms:
         """Return the log terms of the index target's class, or of every class with its target's share."""
         if sets.index is None:
-            assert sets.probs is not None
             return LogTerms(self.inner.log_of_soft(sets.scores(), sets.probs), None, 1)
         if self.inner.separate:
             return LogTerms(self.inner.log_of_index(sets), None, 1)
@@ -111,8 +110,9 @@ class ClassBalance:
 
     def sums(self, sets: Sets, pools: Pools, compensated: bool) -> GroupSums:
         """Return the log of the summed terms per pool and class, without a table of them where it can."""
-        if sets.probs is not None and self.inner.name == "odds" and pools.consecutive and pools.sets:
-            args = sets.logits, sets.probs, sets.log_weight, pools.size, compensated, sets.shift, sets.scale
+        if sets.soft is not None and self.inner.name == "odds" and pools.consecutive and pools.sets:
+            weight = sets.log_weight if sets.usable is sets.kept else sets.blanked(sets.log_weight, -torch.inf)
+            args = sets.logits, sets.soft, weight, pools.size, compensated, sets.shift, sets.scale
             log_sums, residual = pooled_class_log_odds(*args)
             return GroupSums(log_sums, residual=residual)
         sums = self.log_terms(sets).sums(pools, sets.log_weight)
@@ -147,7 +147,7 @@ class ClassBalance:
         that cancelled within a set no longer do. Weights 1 + R_j, or offsets that bring every R_j to the largest, make
         the divisors equal again. None where there is nothing to undo: index targets have R = 0, separate terms too.
         """
-        if sets.probs is None or self.inner.separate:
+        if sets.soft is None or self.inner.separate:
             return None
         probs, log_weight = sets.probs.detach(), sets.log_weight.detach()
         if pools.consecutive and pools.sets:  # of no sets the size does not tell how many pools there are
@@ -196,7 +196,6 @@ class BlockBalance:
         if sets.index is not None:
             terms = self._log_total(pair_log_terms(z, sets.index))
             return LogTerms(terms, self.block[sets.index], self.count)
-        assert sets.probs is not None
         inside = self._log_inside(z, sets.probs)
         if self.count == 1:
             return LogTerms(inside, None, 1)  # one block of all classes: there is no between

@@ -27,8 +27,10 @@ class Targets:
 
     index: Tensor | None
     """(n,) int64 class indices in range, or None where the targets are probabilities."""
-    probs: Tensor | None
-    """(n, C) target probabilities in the type of the weights, or None where the targets are indices."""
+    soft: Tensor | None
+    """(n, C) target probabilities in the caller's type, or None where the targets are indices.
+
+    What an ignored set holds may be anything."""
     log_weight: Tensor
     """(n,) log of the sample weight: 0 where there is none, minus infinity where the set is ignored.
 
@@ -51,6 +53,13 @@ class Targets:
         """(n,) bool: the set is not ignored."""
         return all_true(self.log_weight) if self.kept is None else self.kept
 
+    @property
+    def probs(self) -> Tensor:
+        """(n, C) target probabilities in the type of the weights, 0 in the ignored sets."""
+        assert self.soft is not None
+        probs = self.soft.to(self.log_weight.dtype)
+        return probs if self.kept is None else torch.where(self.kept[:, None], probs, 0.0)
+
     def class_count(self) -> Tensor:
         """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient.
 
@@ -60,16 +69,14 @@ class Targets:
             kept = self.index if self.kept is None else self.index[self.kept]
             return torch.bincount(kept, minlength=self.classes).to(precise(self.index.device))
         weight = self.log_weight.detach().exp().to(precise(self.log_weight.device))
-        if self.probs is None:
-            assert self.index is not None
+        if self.index is not None:
             return weight.new_zeros(self.classes).index_add(0, self.index, weight)
         # A product of matrices would lose digits in autocast.
         return (weight[:, None] * self.probs.detach()).sum(0)
 
     def of_class(self, values: Tensor) -> Tensor:
         """Return the value of each set's class (n,) from one of each class (C,), the mean for a soft target."""
-        if self.probs is None:
-            assert self.index is not None
+        if self.index is not None:
             return values[self.index]
         return (self.probs.detach() * values).sum(1)
 
@@ -122,11 +129,11 @@ def read_sets(options: ClassOptions, logits: Tensor, target: Tensor, sample_weig
     rows, dtype = _rows(logits), compute_dtype(logits)
 
     if target.is_floating_point():
-        targets = _soft_targets(options, _rows(target).to(dtype), sample_weight, shape)
+        targets = _soft_targets(options, _rows(target), dtype, sample_weight, shape)
     else:
         targets = index_targets(options, target, rows.shape[1], dtype, sample_weight)
     if smoothing > 0.0:
-        targets = replace(targets, index=None, probs=_smoothed(rows != -torch.inf, targets, smoothing))
+        targets = replace(targets, index=None, soft=_smoothed(rows != -torch.inf, targets, smoothing))
     sets = Sets(**vars(targets), logits=rows, scale=options.scale)
     if options.validate:
         _check_values(where, sets)
@@ -149,7 +156,7 @@ def index_targets(
     usable = kept if in_range is None else in_range if kept is None else kept & in_range
     return Targets(
         index=index,
-        probs=None,
+        soft=None,
         log_weight=log_weight,
         sample_weight=_per_sample(sample_weight, target.shape),
         unweighted=sample_weight is None,
@@ -160,11 +167,13 @@ def index_targets(
     )
 
 
-def _soft_targets(options: ClassOptions, probs: Tensor, sample_weight: Tensor | None, shape: torch.Size) -> Targets:
-    log_weight, kept = log_set_weight(options, sample_weight, None, shape, probs.device, probs.dtype)
+def _soft_targets(
+    options: ClassOptions, probs: Tensor, dtype: torch.dtype, sample_weight: Tensor | None, shape: torch.Size
+) -> Targets:
+    log_weight, kept = log_set_weight(options, sample_weight, None, shape, probs.device, dtype)
     return Targets(
         index=None,
-        probs=probs if kept is None else torch.where(kept[:, None], probs, 0.0),
+        soft=probs,
         log_weight=log_weight,
         sample_weight=_per_sample(sample_weight, shape),
         unweighted=sample_weight is None,
@@ -258,21 +267,20 @@ def _check_index(options: ClassOptions, index: Tensor, wrong: Tensor, classes: i
 def _smoothed(present: Tensor, targets: Targets, smoothing: float) -> Tensor:
     """Mix the targets with the uniform distribution over the classes that take part in the set."""
     uniform = present.to(targets.log_weight.dtype) / present.sum(1, keepdim=True).clamp(min=1)
-    if targets.probs is None:
-        assert targets.index is not None
+    if targets.index is not None:
         probs = torch.zeros_like(uniform).scatter(1, targets.index[:, None], 1.0)
         return (1.0 - smoothing) * probs + smoothing * uniform
     return (1.0 - smoothing) * targets.probs + smoothing * uniform * targets.probs.sum(1, keepdim=True)
 
 
 def _check_values(where: str, sets: Sets) -> None:
-    rows, index, probs = sets.gathered().scores(), sets.index, sets.probs
+    rows, index = sets.gathered().scores(), sets.index
     if known((rows.isnan() | (rows == torch.inf)).any(), True):
         raise ValueError(f"{where}: logits hold NaN or +inf. Only -inf is allowed; it leaves a class out of a set.")
-    if probs is None:
-        assert index is not None
+    if index is not None:
         excluded = rows.gather(1, index[:, None]) == -torch.inf
     else:
+        probs = sets.probs
         if known((probs >= 0).all(), True) is False:
             raise ValueError(f"{where}: target probabilities must not be negative or NaN.")
         total = torch.where(sets.log_weight > -torch.inf, probs.sum(1), 1.0)
