@@ -130,10 +130,11 @@ def test_log_sums_compile_for_gpus(slots: int, value: str, capability: int) -> N
     assert "atom" not in compiled(triton._sums_kernel, types, fixed, capability)
 
 
+@pytest.mark.slow
 @needs_triton
 @not_interpreted
 @pytest.mark.usefixtures("no_cache")
-@pytest.mark.parametrize(("size", "value", "capability"), [(4, "fp64", 80), (16, "fp32", 80), (64, "fp32", 90)])
+@pytest.mark.parametrize(("size", "value", "capability"), [(16, "fp32", 80), (64, "fp64", 90)])
 def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) -> None:
     from equilog.ops.index_logs import triton
 
@@ -142,12 +143,11 @@ def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) 
     assert "st.global" in compiled(triton._logs_kernel, types, fixed, capability)
 
 
+@pytest.mark.slow
 @needs_triton
 @not_interpreted
 @pytest.mark.usefixtures("no_cache")
-@pytest.mark.parametrize(
-    ("classes", "score", "capability"), [(21, "fp32", 80), (1000, "bf16", 90), (32000, "fp16", 80), (5, "fp64", 90)]
-)
+@pytest.mark.parametrize(("classes", "score", "capability"), [(21, "fp32", 80), (32000, "bf16", 90)])
 def test_soft_odds_compile_for_gpus(classes: int, score: str, capability: int) -> None:
     from equilog.ops.soft_odds import triton
 
@@ -157,19 +157,20 @@ def test_soft_odds_compile_for_gpus(classes: int, score: str, capability: int) -
     fixed = triton._layout.__wrapped__(classes, 64, classes, 1)
     options = {"num_warps": fixed.pop("num_warps")}
     fixed |= {"column_stride": 1, "target_column": 1, "RESIDUAL": True}
-    fixed |= {"shift": None} if classes == 1000 else {}
+    fixed |= {"shift": None} if classes == 21 else {}
     kernels = [triton._sums_kernel, triton._gradient_kernel]
     kernels += [] if fixed["WHOLE"] else [triton._sets_kernel]
     for kernel in kernels:
         assert "st.global" in compiled(kernel, types, fixed, capability, **options)
 
 
+@pytest.mark.slow
 @needs_triton
 @not_interpreted
 @pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize(
     ("labels", "score", "target", "capability"),
-    [(32000, "bf16", "i8", 80), (80, "fp32", "i64", 90), (32000, "fp32", None, 80), (1, "fp64", "fp64", 90)],
+    [(32000, "bf16", "i8", 80), (80, "fp32", None, 90)],
 )
 def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None, capability: int) -> None:
     """By a value a label, and where the target has none by the bits of named positives."""
@@ -188,12 +189,11 @@ def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None
         assert "atom" in compiled(triton._bits_kernel, types, fixed, capability)
 
 
+@pytest.mark.slow
 @needs_triton
 @not_interpreted
 @pytest.mark.usefixtures("no_cache")
-@pytest.mark.parametrize(
-    ("classes", "score", "capability"), [(21, "fp32", 90), (1000, "bf16", 80), (3000, "fp16", 90), (5, "fp64", 80)]
-)
+@pytest.mark.parametrize(("classes", "score", "capability"), [(21, "fp32", 90), (3000, "bf16", 80)])
 def test_pair_sums_compile_for_gpus(classes: int, score: str, capability: int) -> None:
     """In chunks of a slot, and where each slot is one."""
     from equilog.ops.pair_sums import triton

@@ -1,10 +1,12 @@
 """The losses on a GPU: through the kernels, the same as by the formulas, in the memory of the logits."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from benchmarks.gpu import FORMS, measure, table
 from torch import Tensor
 from torch.func import grad, vmap
 
@@ -249,23 +251,46 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
+COMPILED: dict[str, tuple[Callable[..., Tensor], Options, str]] = {
+    "index": (log_balanced_cross_entropy, {"pool": 4}, "pooled_index_logs_of_scores"),
+    "pairs": (log_balanced_cross_entropy, {"balance": "pair"}, "pair_log_sums_of_pools"),
+    "soft": (log_balanced_cross_entropy, {}, "class_log_odds_sums"),
+    "labels": (multilabel_cross_entropy, {}, "label_log_sums_of_pools"),
+}
+
+
+@pytest.mark.parametrize("kind", COMPILED)
 @pytest.mark.usefixtures("by_kernels", "fresh_compiler")
-def test_compiles_whole() -> None:
-    """One graph, with the kernels as single operations in it."""
+def test_compiles_whole_and_once_for_all_sizes(kind: str) -> None:
+    """One graph, with the kernels as single operations in it; a second one for any number of sets."""
     from functorch.compile import make_boxed_func
     from torch._dynamo.backends.common import aot_autograd
 
+    loss, options, operation = COMPILED[kind]
     operations: list[str] = []
 
     def note(graph: torch.fx.GraphModule, _: list[Any]) -> Callable[..., Any]:
         operations.extend(str(node.target) for node in graph.graph.nodes)
         return make_boxed_func(graph.forward)
 
-    compiled = torch.compile(log_balanced_cross_entropy, fullgraph=True, backend=aot_autograd(fw_compiler=note))
-    for size in (N, 11, 17):
-        logits, labels = draws()
-        found = value_and_gradient(compiled, logits[:size], labels[:size], {})
-        expected = value_and_gradient(log_balanced_cross_entropy, logits[:size], labels[:size], {})
+    compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=note))
+    logits, labels = draws()
+    soft = logits.nan_to_num(0.0).softmax(1)
+    target = {"soft": soft, "labels": soft > 0.3}.get(kind, labels)
+    logits = logits if kind in ("index", "pairs") else logits.nan_to_num(0.0, neginf=-2.0)
+    for size in (N, 11, 17, 13):
+        found = value_and_gradient(compiled, logits[:size], target[:size], options)
+        expected = value_and_gradient(loss, logits[:size], target[:size], options)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-    for operation in ("pooled_index_logs_of_scores", "index_log_odds_gradient"):
-        assert f"equilog.{operation}.default" in operations
+    assert operations.count(f"equilog.{operation}.default") == 2
+
+
+@pytest.mark.usefixtures("by_kernels")
+def test_the_benchmark_has_a_line_for_every_kind_of_form() -> None:
+    """How fast anything is, no test asks."""
+    small = {form.kind: replace(form, rows=4, columns=20, width=min(form.width, 3)) for form in FORMS}
+    found = [measure(form, DEVICE, rounds=1, seconds=1e-4, compiles=False) for form in small.values()]
+    assert len(found) == 5
+    assert all(row[name] > 0 for row in found for name in ("ms", "over torch", "peak / logits"))
+    assert [row["share of copy bandwidth"] is None for row in found] == [row["form"][:6] == "linear" for row in found]
+    assert table(found, DEVICE).row_count == 5

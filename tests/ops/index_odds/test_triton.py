@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from benchmarks.gpu import measure, table
 from torch import Tensor
 
 from equilog.ops.index_odds import chunked, triton
@@ -278,12 +277,3 @@ def test_compiles_without_a_break() -> None:
         z, index = scores(n, 7)
         for found, expected in zip(with_gradient(compiled, z, index), with_gradient(composite, z, index), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-
-
-def test_the_benchmark_measures_the_kernels() -> None:
-    """How fast anything is, no test asks."""
-    found = measure(6, 5, torch.float32, DEVICE, rounds=1, seconds=1e-4)
-    assert [row["loss"] for row in found][:3] == ["torch cross_entropy", "log-balanced, batch", "its two kernels"]
-    assert all(row[name] > 0 for row in found for name in ("ms", "share of copy bandwidth", "peak / logits"))
-    assert found[0]["over torch"] == 1.0
-    assert table(found).row_count == len(found)

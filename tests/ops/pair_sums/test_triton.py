@@ -54,7 +54,7 @@ def assert_as_formula(of: dict[str, Any], size: int) -> None:
     close_to(with_gradient(by_kernels, of["z"]), with_gradient(by_formula, of["z"].double()), of["z"].dtype)
 
 
-@pytest.mark.parametrize(("n", "classes", "size"), [(3, 1, 3), (24, 2, 4), (37, 5, 10), (41, 20, 41), (6, 33, 4)])
+@pytest.mark.parametrize(("n", "classes", "size"), [(3, 1, 3), (24, 2, 4), (37, 5, 10), (23, 20, 23), (4, 33, 4)])
 def test_value_and_gradient(n: int, classes: int, size: int) -> None:
     assert_as_formula(drawn(n, classes), size)
 
@@ -90,22 +90,22 @@ def test_infinite_terms_are_a_constant_and_nan_stays_in_its_pool() -> None:
 
 
 def test_derivatives_of_every_order() -> None:
-    of = drawn(3, 3, spread=1.0)
+    of = drawn(2, 3, spread=1.0)
     of["z"] = of["z"].nan_to_num(0.0).requires_grad_()
-    args = of["index"], of["log_weight"], 3, of["shift"], of["scale"]
+    args = of["index"], of["log_weight"], 2, of["shift"], of["scale"]
     # Not minus infinity, of which differences are no number.
     assert torch.autograd.gradgradcheck(lambda z: triton.pooled_pair_log_sums(z, *args).exp(), of["z"])
 
 
 def test_nothing_of_the_logits_size_is_made_but_the_gradient() -> None:
-    of = drawn(160, 8, torch.bfloat16)
+    of = drawn(90, 8, torch.bfloat16)
     of["z"] = of["z"].nan_to_num(0.0)
     z = of["z"].requires_grad_()
     with Largest(z.nbytes, z) as seen:
-        triton.pooled_pair_log_sums(z, of["index"], of["log_weight"], 160, None, 1.0).logsumexp(1).sum().backward()
+        triton.pooled_pair_log_sums(z, of["index"], of["log_weight"], 90, None, 1.0).logsumexp(1).sum().backward()
     assert z.nbytes in seen.made
     # Those of a number a set: its slot, and its place in their order.
-    assert all(nbytes <= 8 * 161 for nbytes in seen.made if nbytes != z.nbytes)
+    assert all(nbytes <= 8 * 91 for nbytes in seen.made if nbytes != z.nbytes)
 
 
 def test_torch_accepts_the_operators() -> None:
