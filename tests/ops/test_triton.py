@@ -157,6 +157,7 @@ def test_soft_odds_compile_for_gpus(classes: int, score: str, capability: int) -
     fixed = triton._layout.__wrapped__(classes, 64, classes, 1)
     options = {"num_warps": fixed.pop("num_warps")}
     fixed |= {"column_stride": 1, "target_column": 1, "RESIDUAL": True}
+    fixed |= {"INNER": "power" if classes == 21 else "odds"}
     fixed |= {"shift": None} if classes == 21 else {}
     kernels = [triton._sums_kernel, triton._gradient_kernel]
     kernels += [] if fixed["WHOLE"] else [triton._sets_kernel]

@@ -31,6 +31,7 @@ from equilog.ops import (
     pooled_pair_log_sums,
     pooled_sums,
     takes_index_logs,
+    takes_inner_terms,
 )
 
 
@@ -110,11 +111,13 @@ class ClassBalance:
 
     def sums(self, sets: Sets, pools: Pools, compensated: bool) -> GroupSums:
         """Return the log of the summed terms per pool and class, without a table of them where it can."""
-        if sets.soft is not None and self.inner.name == "odds" and pools.consecutive and pools.sets:
+        if sets.soft is not None and pools.consecutive and pools.sets:
+            inner, shift = self.inner.name, sets.shift
             weight = sets.log_weight if sets.usable is sets.kept else sets.blanked(sets.log_weight, -torch.inf)
-            args = sets.logits, sets.soft, weight, pools.size, compensated, sets.shift, sets.scale
-            log_sums, residual = pooled_class_log_odds(*args)
-            return GroupSums(log_sums, residual=residual)
+            if inner == "odds" or takes_inner_terms(inner, sets.logits, sets.soft, weight, shift):
+                args = sets.logits, sets.soft, weight, pools.size, compensated, shift, sets.scale, inner
+                log_sums, residual = pooled_class_log_odds(*args)
+                return GroupSums(log_sums, residual=residual)
         sums = self.log_terms(sets).sums(pools, sets.log_weight)
         return replace(sums, residual=self._residual(sets, pools)) if compensated else sums
 

@@ -19,11 +19,20 @@ from equilog.ops.logspace import least_with_log, log_expm1, log_of_sum, log_one_
 from equilog.ops.pair_sums import pair_log_terms, pooled_pair_log_sums
 from equilog.ops.scores import scores_of
 from equilog.ops.sharded import beside, gather_shards, is_sharded
-from equilog.ops.soft_odds import class_log_odds, log_weighted, odds_residual, pooled_class_log_odds, pooled_sums
+from equilog.ops.soft_odds import (
+    TERMS,
+    class_log_odds,
+    log_of_nll,
+    log_weighted,
+    pooled_class_log_odds,
+    pooled_sums,
+    takes_inner_terms,
+)
 from equilog.ops.sum_by_id import finds_first, log_sum_exp_at_first, log_sum_exp_by
 
 __all__ = [
     "PADDING",
+    "TERMS",
     "as_compute_dtype",
     "beside",
     "class_log_odds",
@@ -37,13 +46,13 @@ __all__ = [
     "label_log_terms",
     "least_with_log",
     "log_expm1",
+    "log_of_nll",
     "log_of_sum",
     "log_one_plus",
     "log_sum_exp",
     "log_sum_exp_at_first",
     "log_sum_exp_by",
     "log_weighted",
-    "odds_residual",
     "pair_log_terms",
     "pooled_class_log_odds",
     "pooled_index_logs",
@@ -54,5 +63,6 @@ __all__ = [
     "scores_of",
     "sorted_positives",
     "takes_index_logs",
+    "takes_inner_terms",
     "usable_peak",
 ]

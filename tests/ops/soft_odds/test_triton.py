@@ -50,11 +50,11 @@ def drawn(n: int, classes: int, dtype: torch.dtype = torch.float64, *, spread: f
     return {name: tensor.to(DEVICE) for name, tensor in tensors.items()} | {"scale": 0.5}
 
 
-def assert_as_formula(of: dict[str, Any], size: int, with_residual: bool = True) -> None:
+def assert_as_formula(of: dict[str, Any], size: int, with_residual: bool = True, inner: str = "odds") -> None:
     residuals: list[Tensor | None] = []
 
     def by_kernels(z: Tensor) -> Tensor:
-        args = of["target"], of["log_weight"], size, with_residual, of["shift"], of["scale"]
+        args = of["target"], of["log_weight"], size, with_residual, of["shift"], of["scale"], inner
         log_sums, residual = triton.pooled_class_log_odds(z, *args)
         residuals.append(residual)
         return log_sums
@@ -62,7 +62,7 @@ def assert_as_formula(of: dict[str, Any], size: int, with_residual: bool = True)
     def by_formula(z: Tensor) -> Tensor:
         shift = None if of["shift"] is None else of["shift"].double()
         scores = scores_of(z, shift, of["scale"])
-        args = of["target"].double(), of["log_weight"].double(), size, with_residual
+        args = of["target"].double(), of["log_weight"].double(), size, with_residual, inner
         log_sums, residual = reference.pooled_class_log_odds(scores, *args)
         residuals.append(residual)
         return log_sums
@@ -87,6 +87,15 @@ def test_value_and_gradient(n: int, classes: int, size: int, monkeypatch: pytest
 @pytest.mark.parametrize(("n", "classes", "size"), [(10, 5, 1), (37, 21, 5), (70, 7, 70)])
 def test_rows_in_several_blocks(n: int, classes: int, size: int) -> None:
     assert_as_formula(drawn(n, classes), size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("inner", ["nll", "power"])
+def test_other_inner_terms(inner: str, dtype: torch.dtype) -> None:
+    """Also of sets that are as good as certain, either way."""
+    of = drawn(20, 6, dtype)
+    of["z"][0, 1], of["z"][2, 2], of["z"][3, 1] = 60.0, -60.0, 30.0
+    assert_as_formula(of, 5, inner=inner)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -164,7 +173,9 @@ def test_torch_accepts_the_operators() -> None:
     tensors, size, scale = [of[name] for name in ("z", "target", "log_weight", "shift")], 4, 0.5
     operators = torch.ops.equilog
     checks = "test_schema", "test_faketensor"
-    torch.library.opcheck(operators.class_log_odds_sums.default, (*tensors, size, True, scale), test_utils=checks)
-    log_sums, of_sets, _ = triton.class_log_odds_sums(*tensors, size, True, scale)
-    args = *tensors, log_sums, of_sets, torch.ones_like(log_sums), size, scale
+    torch.library.opcheck(
+        operators.class_log_odds_sums.default, (*tensors, size, True, scale, "odds"), test_utils=checks
+    )
+    log_sums, of_sets, _ = triton.class_log_odds_sums(*tensors, size, True, scale, "odds")
+    args = *tensors, log_sums, of_sets, torch.ones_like(log_sums), size, scale, "odds"
     torch.library.opcheck(operators.class_log_odds_sums_gradient.default, args, test_utils=checks)

@@ -7,7 +7,7 @@ sum over a row.
 
 With q_k = u_k a_k / (1 - p_k), where a_k is the share of the set in the sum of class k and u_k what flows back to its
 log, the gradient of score l is p_l sum_k q_k - q_l. The largest class is kept apart, where 1 - p may be lost in p:
-its (1 - p) q is u a.
+its (1 - p) q is u a. Other inner terms than the odds have a factor more in q, their steepness.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
@@ -29,6 +29,7 @@ from equilog.ops.triton_rows import (
     kernel_operator,
     launch,
     like_logits,
+    log_one_plus,
     offset_type,
     scores_at,
     subtractable,
@@ -49,13 +50,14 @@ def pooled_class_log_odds(
     with_residual: bool,
     shift: Tensor | None,
     scale: float,
+    inner: str = "odds",
 ) -> tuple[Tensor, Tensor | None]:
     """Return the log sums (P, C), and the residual (P, C) or None, on a GPU or by the interpreter.
 
     Logits and targets of any floating type are read in their own. A class whose sum is infinite sends nothing back.
     """
     log_sums, residual = apply(
-        TritonLogOddsSums, logits, target, log_weight, shift, pool_size, with_residual, float(scale)
+        TritonLogOddsSums, logits, target, log_weight, shift, pool_size, with_residual, float(scale), inner
     )
     return log_sums, residual if with_residual else None
 
@@ -72,10 +74,11 @@ class TritonLogOddsSums(Differentiable):
         pool_size: int,
         with_residual: bool,  # noqa: ARG004
         scale: float,
+        inner: str,
     ) -> Tensor:
         """Return the log sums."""
         scores = scores_of(z, shift, scale)
-        return reference.log_sums(scores, target.to(scores.dtype), log_weight, pool_size)
+        return reference.log_sums(scores, target.to(scores.dtype), log_weight, pool_size, inner)
 
     @staticmethod
     def forward(
@@ -87,9 +90,10 @@ class TritonLogOddsSums(Differentiable):
         pool_size: int,
         with_residual: bool,
         scale: float,
+        inner: str,
     ) -> tuple[Tensor, Tensor]:
         """Return the log sums and the residual."""
-        args = z, target, log_weight, shift, pool_size, with_residual, scale
+        args = z, target, log_weight, shift, pool_size, with_residual, scale, inner
         log_sums, of_sets, residual = class_log_odds_sums(*args)
         keep(ctx, args[:4], args[4:], log_sums, of_sets)
         ctx.mark_non_differentiable(residual)
@@ -100,8 +104,10 @@ class TritonLogOddsSums(Differentiable):
         """Return the gradient of z."""
         # saved_tensors complains if the logits have been changed since.
         z, target, log_weight, shift, log_sums, of_sets = ctx.saved_tensors
-        pool_size, _, scale = ctx.constants
-        return class_log_odds_sums_gradient(z, target, log_weight, shift, log_sums, of_sets, upstream, pool_size, scale)
+        pool_size, _, scale, inner = ctx.constants
+        return class_log_odds_sums_gradient(
+            z, target, log_weight, shift, log_sums, of_sets, upstream, pool_size, scale, inner
+        )
 
 
 def _as_sums(
@@ -112,6 +118,7 @@ def _as_sums(
     pool_size: int,
     with_residual: bool,
     scale: float,  # noqa: ARG001
+    inner: str,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype, (sets, classes) = compute_dtype(z), z.shape
     pools = pool_count(sets, pool_size)
@@ -131,21 +138,22 @@ def class_log_odds_sums(
     pool_size: int,
     with_residual: bool,
     scale: float,
+    inner: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the log sums (P, C), four numbers of each set (4, n), and the residual (P, C).
 
     The numbers are the largest score; the peak of the others, and their exponentials' sum relative to it; and where
     there is a residual the sum of the targets' roots.
     """
-    log_sums, of_sets, residual = _as_sums(z, target, log_weight, shift, pool_size, with_residual, scale)
+    log_sums, of_sets, residual = _as_sums(z, target, log_weight, shift, pool_size, with_residual, scale, inner)
     n, classes = z.shape
     layout = _layout(classes, pool_size, *_largest_strides(z, target))
     rows, blocks = layout["ROWS"], triton.cdiv(classes, layout["BLOCK"])
     tables = z, target, log_weight.contiguous(), shift, of_sets
     strides = *z.stride(), *target.stride(), scale
-    options = layout | {"RESIDUAL": with_residual}
+    options = layout | {"RESIDUAL": with_residual, "INNER": inner}
     if not options["WHOLE"]:
-        without = {name: value for name, value in options.items() if name != "WHOLE"}
+        without = {name: value for name, value in options.items() if name not in ("WHOLE", "INNER")}
         launch(_sets_kernel, (triton.cdiv(n, rows),), z, *tables, n, classes, *strides, **without)
     pools, (chunks, chunk) = len(log_sums), chunks_of_pools(n, pool_size, rows, blocks)
     parts, residuals = log_sums, residual
@@ -169,6 +177,7 @@ def class_log_odds_sums_gradient(
     upstream: Tensor,
     pool_size: int,
     scale: float,
+    inner: str,
 ) -> Tensor:
     """Return the gradient of z from the numbers of each set, and what flows back to the log sums."""
     gradient, (n, classes) = like_logits(z), z.shape
@@ -177,7 +186,7 @@ def class_log_odds_sums_gradient(
     launch(
         _gradient_kernel, (len(log_sums) * chunks,), z, z, target, log_weight.contiguous(), shift, of_sets,
         log_sums.contiguous(), upstream.contiguous(), gradient, n, classes, pool_size, *z.stride(), *target.stride(),
-        scale, chunks, **layout,
+        scale, chunks, **layout, INNER=inner,
     )  # fmt: skip
     return gradient
 
@@ -231,6 +240,7 @@ def _sums_kernel(
     z, target, log_weight, shift, of_sets, log_sums, residuals, n, classes, size, row_stride, column_stride, target_row,
     target_column, scale: tl.float64, chunks, chunk,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, OFFSET: tl.constexpr, RESIDUAL: tl.constexpr,
+    INNER: tl.constexpr,
 ):  # fmt: skip
     wide = of_sets.dtype.element_ty
     part = tl.program_id(0).to(tl.int64)
@@ -258,13 +268,13 @@ def _sums_kernel(
         else:
             top, others, rest, roots = _kept(of_sets + first, n, row, is_row)
         _, _, _, log_odds = _odds(score, top, others, rest)
-        log_term = _log_terms(share, log_odds, weight)
+        log_term = _log_terms(share, log_odds, weight, INNER)
         before = peak
         peak = tl.maximum(peak, tl.max(log_term, 0)[None, :])
         base = subtractable(peak)
         total = total * tl.exp(before - base) + tl.sum(tl.exp(log_term - base), 0)[None, :]
         if RESIDUAL:
-            residual += tl.sum(tl.exp(weight) * (root * (roots - root)), 0)[None, :]
+            residual += tl.sum(tl.exp(weight) * _residual(share, root, roots, INNER), 0)[None, :]
     tl.store(log_sums + part * classes + column, tl.log(total) + subtractable(peak), mask=is_class)
     if RESIDUAL:
         tl.store(residuals + part * classes + column, residual, mask=is_class)
@@ -274,7 +284,7 @@ def _sums_kernel(
 def _gradient_kernel(
     z, target, log_weight, shift, of_sets, log_sums, upstream, gradient, n, classes, size, row_stride, column_stride,
     target_row, target_column, scale: tl.float64, chunks,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, OFFSET: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr, OFFSET: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     wide = of_sets.dtype.element_ty
     pool = tl.program_id(0).to(tl.int64) // chunks
@@ -296,9 +306,10 @@ def _gradient_kernel(
             exponential, total, complement, log_odds = _odds(score, top, others, rest)
             log_sum = tl.load(log_sums + pool * classes + column, mask=is_class, other=0.0)
             reaching = tl.load(upstream + pool * classes + column, mask=is_class, other=0.0).to(wide)
-            log_term = _log_terms(share, log_odds, weight)
+            log_term = _log_terms(share, log_odds, weight, INNER)
             nothing = (reaching == 0.0) | (tl.abs(log_term) == float("inf"))
             flow = tl.where(nothing, 0.0, reaching * tl.exp(log_term - log_sum))  # u a
+            flow = tl.where(nothing, 0.0, flow * _steepness(share, log_odds, INNER))
             is_top = score == top
             flow = tl.where(is_top, flow, flow * (total / complement))
             if turn == 0:
@@ -374,6 +385,54 @@ def _odds(score, top, others, rest):
 
 
 @triton.jit
-def _log_terms(share, log_odds, weight):
-    """Return the logs of weight * share * odds, minus infinity wherever the share is 0."""
-    return tl.where(share > 0.0, tl.log(tl.where(share > 0.0, share, 1.0)) + log_odds + weight, -float("inf"))
+def _log_terms(share, log_odds, weight, INNER: tl.constexpr):
+    """Return the logs of the weighted inner terms, minus infinity wherever the share is 0."""
+    positive = tl.where(share > 0.0, share, 1.0)
+    log_share = tl.log(positive)
+    if INNER == "nll":
+        log_term = log_share + tl.where(log_odds < -40.0, log_odds, tl.log(log_one_plus(log_odds)))
+    elif INNER == "power":
+        excess = positive * log_one_plus(log_odds)
+        log_term = positive * log_share + excess + tl.log(_complement_of_exp(excess))
+    else:
+        log_term = log_share + log_odds
+    return tl.where(share > 0.0, log_term + weight, -float("inf"))
+
+
+@triton.jit
+def _steepness(share, log_odds, INNER: tl.constexpr):
+    """Return (1 - p) times the derivative of an inner term's log by -log p: what 1 is for the odds."""
+    if INNER == "odds":
+        steepness = tl.full((1, 1), 1.0, log_odds.dtype)
+    else:
+        nll = log_one_plus(log_odds)
+        below = tl.where(nll == 0.0, 1.0, nll)
+        if INNER == "power":
+            steepness = share * _complement_of_exp(below) / _complement_of_exp(share * below)
+        else:
+            steepness = _complement_of_exp(below) / below
+        steepness = tl.where(nll == 0.0, 1.0, steepness)
+    return steepness
+
+
+@triton.jit
+def _residual(share, root, roots, INNER: tl.constexpr):
+    """Return what the best scores leave of an inner term."""
+    log_share = tl.log(tl.where(share > 0.0, share, 1.0))
+    if INNER == "nll":
+        residual = -share * log_share
+    elif INNER == "power":
+        residual = _complement_of_exp(-share * log_share)
+    else:
+        residual = root * (roots - root)
+    return residual
+
+
+@triton.jit
+def _complement_of_exp(x):
+    """Return 1 - exp(-x) of x 0 or more, with all its digits: a factor brings back what rounding exp(-x) leaves out."""
+    below = tl.exp(-x)
+    rounded = (below == 1.0) | (below == 0.0)
+    return tl.where(
+        below == 1.0, x, tl.where(rounded, 1.0, (1.0 - below) * (x / -tl.log(tl.where(rounded, 0.5, below))))
+    )
