@@ -110,7 +110,10 @@ def peers() -> tuple[list[Contender], list[str]]:
     else:
         missing.append("timm's losses (timm is not installed)")
     if not torch.cuda.is_available():
-        missing.append("Liger's cross-entropy (it needs a GPU)")
+        missing.append(
+            "the kernels for GPUs, nor Liger's cross-entropy (no GPU was at hand: they are tested by Triton's "
+            "interpreter and compiled for Ampere and Hopper; `python -m benchmarks.gpu` times them where there is one)"
+        )
     elif importlib.util.find_spec("liger_kernel"):
         from liger_kernel.transformers import LigerCrossEntropyLoss
 

@@ -134,7 +134,6 @@ def general(logits: Tensor, target: Tensor, f: Callable[[Tensor], Tensor]) -> Te
     if sets.index is not None:
         terms = LogTerms(-favour.gather(1, sets.index[:, None]), sets.index, sets.classes)
     else:
-        assert sets.probs is not None
         terms = LogTerms(log_weighted(-favour, sets.probs), None, 1)
     pools = as_pools(options, sets.shape, logits.device)
     return log_one_plus(terms.pooled(pools, sets.log_weight)).sum()

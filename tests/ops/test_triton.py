@@ -12,7 +12,7 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-TESTS = [str(HERE / name) for name in ("index_odds/test_triton.py", "sum_by_id/test_triton.py", "test_triton_loss.py")]
+TESTS = [*map(str, HERE.glob("*/test_triton.py")), str(HERE / "test_triton_loss.py")]
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed; it comes with equilog[dev] on Linux"
 )
@@ -57,11 +57,25 @@ def compiled(kernel: Any, types: dict[str, str], fixed: dict[str, Any], capabili
             kernel,
             {name: "constexpr" if name in fixed else types.get(name, "i32") for name in names},
             {(names.index(name),): value for name, value in fixed.items() if name in names},
-            {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if name in types},
+            {
+                (index,): [["tt.divisibility", 16]]
+                for index, name in enumerate(names)
+                if types.get(name, "")[:1] == "*" and name not in fixed
+            },
         ),
         target=GPUTarget("cuda", capability, 32),
         options=options,
     ).asm["ptx"]
+
+
+def pointers(names: str, to: str) -> dict[str, str]:
+    """The type of each argument of these names: the address of numbers."""
+    return dict.fromkeys(names.split(), f"*{to}")
+
+
+def wide_of(score: str) -> str:
+    """The type that scores are computed in."""
+    return "fp64" if score == "fp64" else "fp32"
 
 
 @pytest.fixture
@@ -85,13 +99,13 @@ def test_log_odds_compile_for_gpus(classes: int, score: str, capability: int) ->
     """Rows that begin at 16 bytes are read and written 16 bytes at a time."""
     from equilog.ops.index_odds import triton
 
-    wide = "*fp64" if score == "fp64" else "*fp32"
-    types = dict.fromkeys(("log_odds", "peaks", "totals", "upstream"), wide)
-    types |= {"z": f"*{score}", "gradient": f"*{score}", "index": "*i64"}
-    fixed = triton._layout(torch.empty(0, classes))
+    types = pointers("log_odds peaks totals upstream slopes shift", wide_of(score)) | {"index": "*i64", "scale": "fp64"}
+    types |= pointers("z gradient", score)
+    fixed = triton._layout.__wrapped__(classes, classes, 1)
     warps = fixed.pop("num_warps")
     fixed |= {"column_stride": 1, "index_stride": 1, "upstream_stride": 1}
     fixed |= {"classes": 1, "row_stride": 1} if classes == 1 else {}
+    fixed |= dict.fromkeys(("shift", "slopes")) if classes > 1000 else {}  # without a prior, and by itself
     odds, gradient = (
         compiled(kernel, types, fixed, capability, num_warps=warps)
         for kernel in (triton._log_odds_kernel, triton._gradient_kernel)
@@ -114,3 +128,82 @@ def test_log_sums_compile_for_gpus(slots: int, value: str, capability: int) -> N
     types = dict.fromkeys(("values", "peaks", "totals"), f"*{value}") | {"ids": "*i64"}
     fixed = {"ROWS": triton._TILE // slots, "SLOTS": slots, "value_stride": 1, "id_stride": 1}
     assert "atom" not in compiled(triton._sums_kernel, types, fixed, capability)
+
+
+@pytest.mark.slow
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(("size", "value", "capability"), [(16, "fp32", 80), (64, "fp64", 90)])
+def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) -> None:
+    from equilog.ops.index_logs import triton
+
+    types = pointers("log_odds log_weight class_weight values slopes", value) | {"index": "*i64"}
+    fixed = {"POOLS": triton._COMPARISONS // size**2, "SIZE": size, "index_stride": 1}
+    assert "st.global" in compiled(triton._logs_kernel, types, fixed, capability)
+
+
+@pytest.mark.slow
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(("classes", "score", "capability"), [(21, "fp32", 80), (32000, "bf16", 90)])
+def test_soft_odds_compile_for_gpus(classes: int, score: str, capability: int) -> None:
+    from equilog.ops.soft_odds import triton
+
+    wide = wide_of(score)
+    types = pointers("log_weight of_sets log_sums residuals upstream", wide) | {"scale": "fp64"}
+    types |= pointers("z target gradient", score) | pointers("shift", wide)
+    fixed = triton._layout.__wrapped__(classes, 64, classes, 1)
+    options = {"num_warps": fixed.pop("num_warps")}
+    fixed |= {"column_stride": 1, "target_column": 1, "RESIDUAL": True}
+    fixed |= {"INNER": "power" if classes == 21 else "odds"}
+    fixed |= {"shift": None} if classes == 21 else {}
+    kernels = [triton._sums_kernel, triton._gradient_kernel]
+    kernels += [] if fixed["WHOLE"] else [triton._sets_kernel]
+    for kernel in kernels:
+        assert "st.global" in compiled(kernel, types, fixed, capability, **options)
+
+
+@pytest.mark.slow
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(
+    ("labels", "score", "target", "capability"),
+    [(32000, "bf16", "i8", 80), (80, "fp32", None, 90)],
+)
+def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None, capability: int) -> None:
+    """By a value a label, and where the target has none by the bits of named positives."""
+    from equilog.ops.label_sums import triton
+
+    wide = wide_of(score)
+    types = pointers("of_pools log_sums upstream weight", wide) | pointers("z gradient", score) | {"scale": "fp64"}
+    types |= pointers("bits", "i32") | pointers("index", "i64") | (pointers("target", target) if target else {})
+    fixed = triton._layout.__wrapped__(labels) | {"label_stride": 1, "target_label": 1, "weight_label": 1}
+    fixed |= {"bits": None} if target else {"target": None}
+    fixed |= {"weight": None} if labels == 80 else {}
+    for kernel in (triton._sums_kernel, triton._gradient_kernel):
+        assert "st.global" in compiled(kernel, types, fixed, capability)
+    if not target:
+        fixed = {"BLOCK": triton._BLOCK}
+        assert "atom" in compiled(triton._bits_kernel, types, fixed, capability)
+
+
+@pytest.mark.slow
+@needs_triton
+@not_interpreted
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize(("classes", "score", "capability"), [(21, "fp32", 90), (3000, "bf16", 80)])
+def test_pair_sums_compile_for_gpus(classes: int, score: str, capability: int) -> None:
+    """In chunks of a slot, and where each slot is one."""
+    from equilog.ops.pair_sums import triton
+
+    wide = wide_of(score)
+    types = pointers("log_weight shift peaks totals factors part_peaks part_totals", wide) | {"scale": "fp64"}
+    types |= pointers("z gradient", score) | pointers("index order starts first_chunks slot_of_chunk", "i64")
+    fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "index_stride": 1}
+    whole = {"first_chunks": None, "slot_of_chunk": None} if classes == 21 else {}
+    kernels = (triton._sums_kernel, whole), (triton._gradient_kernel, {}), (triton._together_kernel, {})
+    for kernel, without in kernels:
+        assert "st.global" in compiled(kernel, types, fixed | without, capability)

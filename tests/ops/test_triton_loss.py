@@ -1,17 +1,18 @@
 """The losses on a GPU: through the kernels, the same as by the formulas, in the memory of the logits."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from benchmarks.gpu import FORMS, measure, table
 from torch import Tensor
 from torch.func import grad, vmap
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from equilog import class_mass, log_balanced_cross_entropy
+from equilog import class_mass, log_balanced_cross_entropy, multilabel_cross_entropy
 from equilog.ops import dispatch
+from ops.memory import Largest
 from ops.triton_device import DEVICE, quiet
 
 pytestmark = quiet
@@ -24,6 +25,7 @@ Options = dict[str, Any]
 CALLS: dict[str, Options] = {
     "batch": {},
     "pools of 5": {"pool": 5},
+    "recommended": {"pool": 16, "prior": torch.arange(1, C + 1)},
     "every set": {"pool": 1, "reduction": "none"},
     "ids": {"pool": torch.arange(N) % 3},
     "no balance": {"balance": "none"},
@@ -82,6 +84,69 @@ def test_the_loss_is_that_of_the_formulas(name: str, dtype: torch.dtype) -> None
     torch.testing.assert_close(gradient.double(), expected[1], rtol=rtol, atol=1e-14 if wide else 1e-7)
 
 
+SOFT: dict[str, Options] = {
+    "batch": {},
+    "pools of 5, offset": {"pool": 5, "compensation": "offset"},
+    "everything": CALLS["everything"],
+    "gentle": {"inner": "power", "pool": 5},
+}
+LABELS: dict[str, Options] = {
+    "samples": {},
+    "batch": {"pool": "batch", "pos_weight": 2.0},
+    "everything": {
+        "weight": torch.linspace(0.5, 2, C),
+        "sample_weight": torch.linspace(0, 2, N),
+        "mask": torch.arange(C) != 2,
+        "scale": 0.5,
+        "reduction": "sum",
+    },
+}
+
+
+def assert_as_formulas(
+    loss: Callable[..., Tensor], logits: Tensor, target: Tensor, options: Options, wide_target: Tensor | None = None
+) -> None:
+    with dispatch.only("reference"):
+        expected = value_and_gradient(loss, logits.double(), target if wide_target is None else wide_target, options)
+    value, gradient = value_and_gradient(loss, logits, target, options)
+    assert gradient.dtype == logits.dtype
+    torch.testing.assert_close(value.double(), expected[0], rtol=1e-5, atol=0)
+    rtol = max(1e-4, 2 * torch.finfo(logits.dtype).eps)
+    torch.testing.assert_close(gradient.double(), expected[1], rtol=rtol, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", SOFT)
+@pytest.mark.usefixtures("by_kernels")
+def test_soft_targets(name: str, dtype: torch.dtype) -> None:
+    logits, labels = draws()
+    generator = torch.Generator().manual_seed(1)
+    target = torch.rand(N, C, generator=generator, dtype=torch.float64).softmax(1).to(dtype)
+    if "sample_weight" in SOFT[name]:  # its first set weighs nothing
+        target[0] = torch.nan
+    logits = logits.nan_to_num(0.0, neginf=-2.0).to(dtype)
+    assert_as_formulas(log_balanced_cross_entropy, logits, target, SOFT[name], target.double())
+    smoothed = SOFT[name] | {"label_smoothing": 0.1}
+    assert_as_formulas(log_balanced_cross_entropy, logits, labels, smoothed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.usefixtures("by_kernels")
+def test_yes_no_labels(name: str, dtype: torch.dtype) -> None:
+    """As values of two types, and by the numbers of the positives."""
+    logits = draws()[0].nan_to_num(0.0, neginf=-2.0).to(dtype)
+    positive = torch.rand(N, C, generator=torch.Generator().manual_seed(1)) < 0.3
+    named = torch.where(positive, torch.arange(C), C).sort(1).values
+    named = torch.where(named == C, -1, named)
+    for target, options in (
+        (positive, {}),
+        (positive.long(), {"index_target": False}),
+        (named, {"index_target": True}),
+    ):
+        assert_as_formulas(multilabel_cross_entropy, logits, target, LABELS[name] | options)
+
+
 @pytest.mark.usefixtures("by_kernels")
 def test_nothing_but_ignored_sets() -> None:
     logits, _ = draws()
@@ -101,30 +166,67 @@ def test_parts_of_a_whole() -> None:
     torch.testing.assert_close(torch.cat(found), expected, rtol=1e-12, atol=1e-15)
 
 
-class LargeResults(TorchDispatchMode):
-    """Notes the type of every result of N x C numbers or more that is memory of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[torch.dtype] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        taken = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves(args) if isinstance(leaf, Tensor)}
-        results = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(results):
-            if isinstance(leaf, Tensor) and leaf.numel() >= N * C and leaf.untyped_storage().data_ptr() not in taken:
-                self.seen.append(leaf.dtype)
-        return results
-
-
+@pytest.mark.parametrize("kind", ["index", "recommended", "soft", "labels", "named"])
 @pytest.mark.usefixtures("by_kernels")
-def test_half_precision_logits_are_never_copied() -> None:
-    """Nothing of their size is made but their gradient, in their own type."""
-    logits, labels = draws(torch.bfloat16)
-    logits, labels = logits.to(DEVICE).requires_grad_(), labels.to(DEVICE)
-    with LargeResults() as results:
-        log_balanced_cross_entropy(logits, labels).backward()
-    assert results.seen == [torch.bfloat16]
+def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
+    """Nothing of their size is made but the gradient of the logits, in their own type."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(N, 64, generator=generator).to(DEVICE, torch.bfloat16).requires_grad_()
+    index = torch.randint(64, (N,), generator=generator).to(DEVICE)
+    prior = torch.arange(1, 65, device=DEVICE)
+    targets: dict[str, tuple[Callable[..., Tensor], Tensor, Options]] = {
+        "index": (log_balanced_cross_entropy, index, {}),
+        "recommended": (log_balanced_cross_entropy, index, {"pool": 16, "prior": prior}),
+        "soft": (log_balanced_cross_entropy, logits.detach().softmax(1), {"prior": prior}),
+        "labels": (multilabel_cross_entropy, logits.detach() > 1.0, {"pos_weight": 2.0}),
+        "named": (multilabel_cross_entropy, index[:, None], {"weight": prior}),
+    }
+    loss, target, options = targets[kind]
+    with Largest(logits.nbytes, logits, target) as seen:
+        loss(logits, target, **options).backward()
+    assert seen.made == [logits.nbytes]
+
+
+GRAPHED: dict[str, tuple[Callable[..., Tensor], str, Options]] = {
+    "batch": (log_balanced_cross_entropy, "index", {}),
+    "recommended": (log_balanced_cross_entropy, "index", {"pool": 16, "prior": torch.arange(1, C + 1)}),
+    "pairs": (log_balanced_cross_entropy, "index", {"balance": "pair"}),
+    "probabilities": (log_balanced_cross_entropy, "soft", {}),
+    "labels": (multilabel_cross_entropy, "labels", {}),
+    "named labels": (multilabel_cross_entropy, "named", {"index_target": True}),
+}
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="no GPU here: a CUDA graph cannot be captured")
+@pytest.mark.parametrize("name", GRAPHED)
+def test_a_step_is_captured_in_a_cuda_graph(name: str) -> None:
+    """Replayed with other logits it gives their loss and gradient, so nothing of the step waits for the device."""
+    loss, kind, options = GRAPHED[name]
+    logits, labels = draws(torch.float32)
+    logits, labels = logits.nan_to_num(0.0, neginf=-2.0).to(DEVICE), labels.clamp(min=0).to(DEVICE)
+    soft = logits.softmax(1)
+    target = {"index": labels, "soft": soft, "labels": soft > 0.3, "named": labels[:, None]}[kind]
+    options = {key: value.to(DEVICE) if isinstance(value, Tensor) else value for key, value in options.items()}
+    held = logits.clone().requires_grad_()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            held.grad = None
+            loss(held, target, **options).backward()
+    torch.cuda.current_stream().wait_stream(stream)
+    held.grad = None
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = loss(held, target, **options)
+        captured.backward()
+    with torch.no_grad():
+        held.copy_(2.0 * logits)
+    graph.replay()
+    expected = value_and_gradient(loss, 2.0 * logits, target, options)
+    torch.testing.assert_close(captured.detach().cpu(), expected[0], rtol=1e-5, atol=1e-6)
+    assert held.grad is not None
+    torch.testing.assert_close(held.grad.cpu(), expected[1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("by_kernels")
@@ -149,23 +251,46 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
+COMPILED: dict[str, tuple[Callable[..., Tensor], Options, str]] = {
+    "index": (log_balanced_cross_entropy, {"pool": 4}, "pooled_index_logs_of_scores"),
+    "pairs": (log_balanced_cross_entropy, {"balance": "pair"}, "pair_log_sums_of_pools"),
+    "soft": (log_balanced_cross_entropy, {}, "class_log_odds_sums"),
+    "labels": (multilabel_cross_entropy, {}, "label_log_sums_of_pools"),
+}
+
+
+@pytest.mark.parametrize("kind", COMPILED)
 @pytest.mark.usefixtures("by_kernels", "fresh_compiler")
-def test_compiles_whole() -> None:
-    """One graph, with the kernels as single operations in it."""
+def test_compiles_whole_and_once_for_all_sizes(kind: str) -> None:
+    """One graph, with the kernels as single operations in it; a second one for any number of sets."""
     from functorch.compile import make_boxed_func
     from torch._dynamo.backends.common import aot_autograd
 
+    loss, options, operation = COMPILED[kind]
     operations: list[str] = []
 
     def note(graph: torch.fx.GraphModule, _: list[Any]) -> Callable[..., Any]:
         operations.extend(str(node.target) for node in graph.graph.nodes)
         return make_boxed_func(graph.forward)
 
-    compiled = torch.compile(log_balanced_cross_entropy, fullgraph=True, backend=aot_autograd(fw_compiler=note))
-    for size in (N, 11, 17):
-        logits, labels = draws()
-        found = value_and_gradient(compiled, logits[:size], labels[:size], {})
-        expected = value_and_gradient(log_balanced_cross_entropy, logits[:size], labels[:size], {})
+    compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=note))
+    logits, labels = draws()
+    soft = logits.nan_to_num(0.0).softmax(1)
+    target = {"soft": soft, "labels": soft > 0.3}.get(kind, labels)
+    logits = logits if kind in ("index", "pairs") else logits.nan_to_num(0.0, neginf=-2.0)
+    for size in (N, 11, 17, 13):
+        found = value_and_gradient(compiled, logits[:size], target[:size], options)
+        expected = value_and_gradient(loss, logits[:size], target[:size], options)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-    for operation in ("index_log_odds", "index_log_odds_gradient", "log_sum_exp_by_few"):
-        assert f"equilog.{operation}.default" in operations
+    assert operations.count(f"equilog.{operation}.default") == 2
+
+
+@pytest.mark.usefixtures("by_kernels")
+def test_the_benchmark_has_a_line_for_every_kind_of_form() -> None:
+    """How fast anything is, no test asks."""
+    small = {form.kind: replace(form, rows=4, columns=20, width=min(form.width, 3)) for form in FORMS}
+    found = [measure(form, DEVICE, rounds=1, seconds=1e-4, compiles=False) for form in small.values()]
+    assert len(found) == 5
+    assert all(row[name] > 0 for row in found for name in ("ms", "over torch", "peak / logits"))
+    assert [row["share of copy bandwidth"] is None for row in found] == [row["form"][:6] == "linear" for row in found]
+    assert table(found, DEVICE).row_count == 5

@@ -48,7 +48,7 @@ class MulticlassBaseline(Criterion):
 
 def cross_entropy(logits: Tensor, sets: Sets, weight: Tensor | None = None) -> Tensor:
     """Return -sum_j t_j weight_j log softmax(logits)_j of each row, (n,)."""
-    target = sets.index if sets.probs is None else sets.probs
+    target = sets.probs if sets.index is None else sets.index
     assert target is not None
     return F.cross_entropy(logits, target, weight=weight, reduction="none")
 
@@ -198,7 +198,7 @@ class GeneralizedCrossEntropy(MulticlassBaseline):
 
     def per_row(self, logits: Tensor, sets: Sets) -> Tensor:
         """Return the generalized cross-entropy of each row, (n,)."""
-        if sets.probs is None:
+        if sets.index is not None:
             return -torch.expm1(-self.q * cross_entropy(logits, sets)) / self.q
         return -(sets.probs * torch.expm1(self.q * logits.log_softmax(1))).sum(1) / self.q
 

@@ -10,7 +10,6 @@ these pairs, j != k, into groups, with one log per group and pool:
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -33,6 +32,7 @@ from equilog.ops import (
     pooled_pair_log_sums,
     pooled_sums,
     takes_index_logs,
+    takes_inner_terms,
 )
 
 
@@ -105,7 +105,6 @@ class ClassBalance:
     def log_terms(self, sets: Sets) -> LogTerms:
         """Return the log terms of the index target's class, or of every class with its target's share."""
         if sets.index is None:
-            assert sets.probs is not None
             return LogTerms(self.inner.log_of_soft(sets.scores(), sets.probs), None, 1)
         if self.inner.separate:
             return LogTerms(self.inner.log_of_index(sets), None, 1)
@@ -113,31 +112,44 @@ class ClassBalance:
 
     def sums(self, sets: Sets, pools: Pools, compensated: bool) -> GroupSums:
         """Return the log of the summed terms per pool and class, without a table of them where it can."""
-        if sets.probs is not None and self.inner.name == "odds" and pools.consecutive and pools.sets:
-            args = sets.scores(), sets.probs, sets.log_weight, pools.size, compensated
-            log_sums, residual = pooled_class_log_odds(*args)
-            return GroupSums(log_sums, residual=residual)
+        if sets.soft is not None and pools.consecutive and pools.sets:
+            inner, shift = self.inner.name, sets.shift
+            weight = sets.log_weight if sets.usable is sets.kept else sets.blanked(sets.log_weight, -torch.inf)
+            if inner == "odds" or takes_inner_terms(inner, sets.logits, sets.soft, weight, shift):
+                args = sets.logits, sets.soft, weight, pools.size, compensated, shift, sets.scale, inner
+                log_sums, residual = pooled_class_log_odds(*args)
+                return GroupSums(log_sums, residual=residual)
         sums = self.log_terms(sets).sums(pools, sets.log_weight)
         return replace(sums, residual=self._residual(sets, pools)) if compensated else sums
 
     def index_logs(
         self, sets: Sets, pools: Pools, class_weight: Tensor | None
-    ) -> Callable[[Units | None], Tensor] | None:
+    ) -> Callable[[Units | None], Tensor | None] | None:
         """Return what gives the loss of each pool (P,), or their mean, at once; None where the sums come first."""
-        hard = sets.index is not None and not self.inner.gentle and sets.usable is sets.kept and pools.consecutive
-        weight = sets.log_weight_if_any
-        if not hard or not takes_index_logs(sets.logits, sets.index, weight, sets.shift, class_weight):
+        index = sets.index
+        if index is None or self.inner.gentle or not pools.consecutive:
             return None
-        return lambda units: pooled_index_logs(
-            sets.logits,
-            cast(Tensor, sets.index),
-            pools.size,
-            log_weight=weight,
-            shift=sets.shift,
-            scale=sets.scale,
-            class_weight=class_weight,
-            units=units,
-        )
+        all_usable = sets.usable is sets.kept
+        weight = sets.log_weight_if_any if all_usable else sets.blanked(sets.log_weight, -torch.inf)
+        sums = sets.logits, index, weight, sets.shift, class_weight
+        if not takes_index_logs(*sums):
+            return None
+
+        def at_once(units: Units | None) -> Tensor | None:
+            if units is not None and not takes_index_logs(*sums, units):
+                return None
+            return pooled_index_logs(
+                sets.logits,
+                index,
+                pools.size,
+                log_weight=weight,
+                shift=sets.shift,
+                scale=sets.scale,
+                class_weight=class_weight,
+                units=units,
+            )
+
+        return at_once
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
@@ -150,7 +162,7 @@ class ClassBalance:
         that cancelled within a set no longer do. Weights 1 + R_j, or offsets that bring every R_j to the largest, make
         the divisors equal again. None where there is nothing to undo: index targets have R = 0, separate terms too.
         """
-        if sets.probs is None or self.inner.separate:
+        if sets.soft is None or self.inner.separate:
             return None
         probs, log_weight = sets.probs.detach(), sets.log_weight.detach()
         if pools.consecutive and pools.sets:  # of no sets the size does not tell how many pools there are
@@ -199,7 +211,6 @@ class BlockBalance:
         if sets.index is not None:
             terms = self._log_total(pair_log_terms(z, sets.index))
             return LogTerms(terms, self.block[sets.index], self.count)
-        assert sets.probs is not None
         inside = self._log_inside(z, sets.probs)
         if self.count == 1:
             return LogTerms(inside, None, 1)  # one block of all classes: there is no between

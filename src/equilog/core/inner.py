@@ -14,13 +14,12 @@ from torch.nn import functional as F
 from equilog.inputs.classes import Sets
 from equilog.inputs.options import InnerName
 from equilog.ops import (
+    TERMS,
     class_log_odds,
     index_log_odds,
     least_with_log,
-    log_expm1,
+    log_of_nll,
     log_one_plus,
-    log_weighted,
-    odds_residual,
 )
 
 
@@ -82,11 +81,11 @@ class Odds:
 
     def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
         """Return the log odds against every class with its target's share."""
-        return log_weighted(class_log_odds(scores), probs)
+        return TERMS[self.name][0](class_log_odds(scores), probs)
 
     def residual(self, probs: Tensor) -> Tensor:
         """Return rho_j = sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
-        return odds_residual(probs)
+        return TERMS[self.name][1](probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O p)."""
@@ -104,16 +103,15 @@ class NegativeLogLikelihood:
 
     def log_of_index(self, sets: Sets) -> Tensor:
         """Return the log of the cross-entropy (n,) of each set."""
-        return _log_of_nll(log_odds_of_index(sets))
+        return log_of_nll(log_odds_of_index(sets))
 
     def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
         """Return the log of each class's part of the cross-entropy."""
-        return log_weighted(_log_of_nll(class_log_odds(scores)), probs)
+        return TERMS[self.name][0](class_log_odds(scores), probs)
 
     def residual(self, probs: Tensor) -> Tensor:
         """Return -t_j log t_j, the entropy by class."""
-        entropy: Tensor = torch.special.entr(probs)
-        return entropy
+        return TERMS[self.name][1](probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O - log p)."""
@@ -177,14 +175,11 @@ class Power:
 
     def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
         """Return t log t + log(e^(-t log p) - 1), minus infinity where t is 0."""
-        positive = probs > 0
-        target = torch.where(positive, probs, 1.0)
-        excess = target * log_one_plus(class_log_odds(scores))
-        return torch.where(positive, target * target.log() + log_expm1(excess), -torch.inf)
+        return TERMS[self.name][0](class_log_odds(scores), probs)
 
     def residual(self, probs: Tensor) -> Tensor:
         """Return 1 - t^t."""
-        return -torch.expm1(torch.special.xlogy(probs, probs))
+        return TERMS[self.name][1](probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return that of the odds, which this is on index targets."""
@@ -199,12 +194,6 @@ def log_odds_of_index(sets: Sets) -> Tensor:
     """Return the log odds (n,) against the class index, minus infinity for an ignored set."""
     assert sets.index is not None
     return sets.blanked(index_log_odds(sets.logits, sets.index, sets.shift, sets.scale), -torch.inf)
-
-
-def _log_of_nll(log_odds: Tensor) -> Tensor:
-    """Return log(-log p) = log(log(1 + odds)), which for small odds is their log to the last digit."""
-    small = log_odds < -40.0
-    return torch.where(small, log_odds, log_one_plus(torch.where(small, 0.0, log_odds)).log())
 
 
 _SERIES_ORDER = 13

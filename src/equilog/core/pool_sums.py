@@ -51,7 +51,7 @@ class PoolSums:
     layout: Layout
     compensation: str | None = None
     """How soft targets are compensated."""
-    at_once: Callable[[Units | None], Tensor] | None = None
+    at_once: Callable[[Units | None], Tensor | None] | None = None
     """Gives the loss of each pool (P,), or their mean, by one operation without the sums, where there is such."""
     group_weight: Tensor | None = None
     """(G,) factor on each log."""
@@ -154,12 +154,12 @@ class PoolSums:
         Where one pool spans the parts, the value is the whole's and the gradient this part's share, times `factor`.
         Where each part has pools of its own, value and gradient are this part's share of the mean, times `factor`.
         """
+        at_once = None
         if whole is None and self.at_once is not None:
-            if options.reduction == "mean":
-                return self.at_once(self.units())
-            values = self.at_once(None)
-        else:
-            values = self._values(whole, factor)
+            at_once = self.at_once(self.units() if options.reduction == "mean" else None)
+            if at_once is not None and options.reduction == "mean":
+                return at_once
+        values = self._values(whole, factor) if at_once is None else at_once
         total = values if options.reduction == "none" else values.sum()
         if whole is not None and not self.layout.spans:
             total = total * factor

@@ -28,8 +28,10 @@ class Targets:
 
     index: Tensor | None
     """(n,) int64 class indices in range, or None where the targets are probabilities."""
-    probs: Tensor | None
-    """(n, C) target probabilities in the type of the weights, or None where the targets are indices."""
+    soft: Tensor | None
+    """(n, C) target probabilities in the caller's type, or None where the targets are indices.
+
+    What an ignored set holds may be anything."""
     log_weight_if_any: Tensor | None
     """(n,) log of the sample weight, minus infinity where the set is ignored; None where all are 0."""
     dtype: torch.dtype
@@ -52,7 +54,7 @@ class Targets:
         """(n,) log of the sample weight in the type to compute in: 0 where there is none."""
         if self.log_weight_if_any is not None:
             return self.log_weight_if_any
-        like = self.probs if self.index is None else self.index
+        like = self.soft if self.index is None else self.index
         assert like is not None
         return torch.zeros(like.shape[0], dtype=self.dtype, device=like.device)
 
@@ -60,6 +62,13 @@ class Targets:
     def is_kept(self) -> Tensor:
         """(n,) bool: the set is not ignored."""
         return all_true(self.log_weight) if self.kept is None else self.kept
+
+    @property
+    def probs(self) -> Tensor:
+        """(n, C) target probabilities in the type of the weights, 0 in the ignored sets."""
+        assert self.soft is not None
+        probs = self.soft.to(self.dtype)
+        return probs if self.kept is None else torch.where(self.kept[:, None], probs, 0.0)
 
     def class_count(self) -> Tensor:
         """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient.
@@ -70,16 +79,14 @@ class Targets:
             kept = self.index if self.kept is None else self.index[self.kept]
             return torch.bincount(kept, minlength=self.classes).to(precise(self.index.device))
         weight = self.log_weight.detach().exp().to(precise(self.log_weight.device))
-        if self.probs is None:
-            assert self.index is not None
+        if self.index is not None:
             return weight.new_zeros(self.classes).index_add(0, self.index, weight)
         # A product of matrices would lose digits in autocast.
         return (weight[:, None] * self.probs.detach()).sum(0)
 
     def of_class(self, values: Tensor) -> Tensor:
         """Return the value of each set's class (n,) from one of each class (C,), the mean for a soft target."""
-        if self.probs is None:
-            assert self.index is not None
+        if self.index is not None:
             return values[self.index]
         return (self.probs.detach() * values).sum(1)
 
@@ -132,12 +139,12 @@ def read_sets(options: ClassOptions, logits: Tensor, target: Tensor, sample_weig
         logits = gather_shards(logits)
     rows, dtype = _rows(logits), compute_dtype(logits)
     if is_soft:
-        targets = _soft_fields(options, _rows(target).to(dtype), sample_weight, shape)
+        targets = _soft_fields(options, _rows(target), dtype, sample_weight, shape)
     else:
         targets = _index_fields(options, target, rows.shape[1], dtype, sample_weight)
     sets = Sets(**targets, logits=rows, scale=options.scale)
     if smoothing > 0.0:
-        sets = replace(sets, index=None, probs=_smoothed(rows != -torch.inf, sets, smoothing))
+        sets = replace(sets, index=None, soft=_smoothed(rows != -torch.inf, sets, smoothing))
     if options.validate:
         _check_values(where, sets)
     return sets
@@ -165,7 +172,7 @@ def _index_fields(
     usable = kept if in_range is None else in_range if kept is None else kept & in_range
     return {
         "index": index,
-        "probs": None,
+        "soft": None,
         "log_weight_if_any": log_weight,
         "dtype": dtype,
         "sample_weight": _per_sample(sample_weight, target.shape),
@@ -178,14 +185,14 @@ def _index_fields(
 
 
 def _soft_fields(
-    options: ClassOptions, probs: Tensor, sample_weight: Tensor | None, shape: torch.Size
+    options: ClassOptions, probs: Tensor, dtype: torch.dtype, sample_weight: Tensor | None, shape: torch.Size
 ) -> dict[str, Any]:
-    log_weight, kept = log_set_weight(options, sample_weight, None, shape, probs.device, probs.dtype)
+    log_weight, kept = log_set_weight(options, sample_weight, None, shape, probs.device, dtype)
     return {
         "index": None,
-        "probs": probs if kept is None else torch.where(kept[:, None], probs, 0.0),
+        "soft": probs,
         "log_weight_if_any": log_weight,
-        "dtype": probs.dtype,
+        "dtype": dtype,
         "sample_weight": _per_sample(sample_weight, shape),
         "unweighted": sample_weight is None,
         "kept": kept,
@@ -280,21 +287,20 @@ def _check_index(options: ClassOptions, index: Tensor, wrong: Tensor, classes: i
 def _smoothed(present: Tensor, targets: Targets, smoothing: float) -> Tensor:
     """Mix the targets with the uniform distribution over the classes that take part in the set."""
     uniform = present.to(targets.dtype) / present.sum(1, keepdim=True).clamp(min=1)
-    if targets.probs is None:
-        assert targets.index is not None
+    if targets.index is not None:
         probs = torch.zeros_like(uniform).scatter(1, targets.index[:, None], 1.0)
         return (1.0 - smoothing) * probs + smoothing * uniform
     return (1.0 - smoothing) * targets.probs + smoothing * uniform * targets.probs.sum(1, keepdim=True)
 
 
 def _check_values(where: str, sets: Sets) -> None:
-    rows, index, probs = sets.gathered().scores(), sets.index, sets.probs
+    rows, index = sets.gathered().scores(), sets.index
     if known((rows.isnan() | (rows == torch.inf)).any(), True):
         raise ValueError(f"{where}: logits hold NaN or +inf. Only -inf is allowed; it leaves a class out of a set.")
-    if probs is None:
-        assert index is not None
+    if index is not None:
         excluded = rows.gather(1, index[:, None]) == -torch.inf
     else:
+        probs = sets.probs
         if known((probs >= 0).all(), True) is False:
             raise ValueError(f"{where}: target probabilities must not be negative or NaN.")
         total = torch.where(sets.log_weight > -torch.inf, probs.sum(1), 1.0)

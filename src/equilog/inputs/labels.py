@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from equilog.inputs.options import LabelOptions
-from equilog.inputs.values import check_is_tensor, check_tensors, known, value_per_set
+from equilog.inputs.values import check_is_tensor, check_tensors, known, reads_values, value_per_set
 from equilog.ops import PADDING, as_compute_dtype, compute_dtype, sorted_positives
 
 
@@ -173,7 +173,7 @@ def _valued(
     labels = Labels(logits.reshape(-1), target.reshape(-1), product, _per_sample(sample_weight, shape), shape)
     if options.validate:
         _check_values(where, labels)
-    elif not target.is_floating_point() and target.dtype != torch.bool and target.numel():
+    elif not target.is_floating_point() and target.dtype != torch.bool and target.numel() and reads_values(target):
         _check_integers(where, labels)
     return labels
 

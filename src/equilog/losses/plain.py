@@ -15,7 +15,7 @@ from equilog.core.pool_state import ClassMass, Layout
 from equilog.core.pool_sums import PoolSums
 from equilog.inputs.classes import Sets
 from equilog.inputs.options import ClassOptions, Options
-from equilog.ops import Look, NotPlainError, Units, pooled_index_logs, takes_index_logs
+from equilog.ops import Look, NotPlainError, Units, pooled_index_logs, takes_look
 
 
 class Plan(NamedTuple):
@@ -28,7 +28,13 @@ class Plan(NamedTuple):
 
 def keep_plan(options: ClassOptions, logits: Tensor, target: Tensor, sets: Sets, part: PoolSums) -> None:
     """Keep what the general way found out about a call, where it is a plain one."""
-    if part.at_once is None or not sets.unweighted or sets.kept is not None or part.class_weight is not None:
+    if (
+        part.at_once is None
+        or not takes_look(logits, target)
+        or not sets.unweighted
+        or sets.kept is not None
+        or part.class_weight is not None
+    ):
         return
     if logits.dim() != 2 or target.dtype != torch.int64 or options.validate or isinstance(options.pool, Tensor):
         return
@@ -50,7 +56,7 @@ def plain_sums(
     if not isinstance(logits, Tensor) or not isinstance(target, Tensor):
         return None
     plan: Plan | None = options.known(_key(logits, target))
-    if plan is None or not takes_index_logs(logits, target):
+    if plan is None or not takes_look(logits, target):
         return None
     return lambda shift: PlainSums(options, plan, logits, target, shift, general, counts)
 

@@ -6,7 +6,7 @@ goes which way (`equilog.ops.dispatch`).
 
 from equilog.ops.dispatch import is_transformed
 from equilog.ops.dtypes import as_compute_dtype, compute_dtype, precise
-from equilog.ops.index_logs import Look, NotPlainError, pooled_index_logs, takes_index_logs
+from equilog.ops.index_logs import Look, NotPlainError, pooled_index_logs, takes_index_logs, takes_look
 from equilog.ops.index_odds import index_log_odds
 from equilog.ops.label_logs import pooled_label_logs, takes_label_logs
 from equilog.ops.label_sums import (
@@ -20,12 +20,21 @@ from equilog.ops.logspace import least_with_log, log_expm1, log_of_sum, log_one_
 from equilog.ops.pair_sums import pair_log_terms, pooled_pair_log_sums
 from equilog.ops.scores import scores_of
 from equilog.ops.sharded import beside, gather_shards, is_sharded
-from equilog.ops.soft_odds import class_log_odds, log_weighted, odds_residual, pooled_class_log_odds, pooled_sums
+from equilog.ops.soft_odds import (
+    TERMS,
+    class_log_odds,
+    log_of_nll,
+    log_weighted,
+    pooled_class_log_odds,
+    pooled_sums,
+    takes_inner_terms,
+)
 from equilog.ops.sum_by_id import finds_first, log_sum_exp_at_first, log_sum_exp_by
 from equilog.ops.units import Units, logs_held, mean_of
 
 __all__ = [
     "PADDING",
+    "TERMS",
     "Look",
     "NotPlainError",
     "Units",
@@ -42,6 +51,7 @@ __all__ = [
     "label_log_terms",
     "least_with_log",
     "log_expm1",
+    "log_of_nll",
     "log_of_sum",
     "log_one_plus",
     "log_sum_exp",
@@ -50,7 +60,6 @@ __all__ = [
     "log_weighted",
     "logs_held",
     "mean_of",
-    "odds_residual",
     "pair_log_terms",
     "pooled_class_log_odds",
     "pooled_index_logs",
@@ -62,6 +71,8 @@ __all__ = [
     "scores_of",
     "sorted_positives",
     "takes_index_logs",
+    "takes_inner_terms",
     "takes_label_logs",
+    "takes_look",
     "usable_peak",
 ]

@@ -54,6 +54,10 @@ class Operation(Generic[*Arguments, Result]):
                 return compute(*args)
         return self.reference(*args)
 
+    def has_way(self, *args: *Arguments) -> bool:
+        """Tell whether there is another way for the arguments than the reference."""
+        return any(allows(name) and takes(*args) for name, takes, _ in self.ways)
+
 
 @contextlib.contextmanager
 def only(*ways: str) -> Iterator[None]:

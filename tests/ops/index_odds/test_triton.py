@@ -1,13 +1,12 @@
 """The kernels of the log odds against torch's own operations in float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from benchmarks.gpu import measure, table
 from torch import Tensor
 
-from equilog.ops.index_odds import triton
+from equilog.ops.index_odds import chunked, triton
 from equilog.ops.index_odds.reference import index_log_odds as composite
 from equilog.ops.index_odds.triton import index_log_odds
 from ops.triton_device import DEVICE, quiet
@@ -16,6 +15,14 @@ pytestmark = quiet
 
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 INF, NAN = float("inf"), float("nan")
+
+
+@pytest.fixture(autouse=True)
+def no_remembered_layout() -> Iterator[None]:
+    """Since blocks are made smaller here."""
+    triton._layout.cache_clear()
+    yield
+    triton._layout.cache_clear()
 
 
 def scores(n: int, classes: int, dtype: torch.dtype = torch.float64, *, spread: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -41,23 +48,42 @@ def assert_as_composite(z: Tensor, index: Tensor) -> None:
     the type of the scores, up or down: the interpreter cuts bfloat16 off where a GPU rounds to nearest.
     """
     value, gradient = with_gradient(index_log_odds, z, index)
-    expected, slope = with_gradient(composite, z.double(), index)
-    slope = torch.where(expected.isinf()[:, None], 0.0, slope)
+    expected, slope = with_gradient(lambda z, index: chunked.index_log_odds(z, index, None, 1.0), z.double(), index)
     assert value.dtype == (torch.float64 if z.dtype == torch.float64 else torch.float32)
     assert gradient.dtype == z.dtype
     rtol = 1e-13 if z.dtype == torch.float64 else 1e-6
     torch.testing.assert_close(value.double(), expected, rtol=rtol, atol=rtol, equal_nan=True)
     step, least = torch.finfo(z.dtype).eps, torch.finfo(z.dtype).smallest_normal * torch.finfo(z.dtype).eps
     rtol = max(step, 20 * rtol if z.dtype == torch.float64 else 2e-6)
-    # A set without a number is a constant to the formula and NaN to the kernel: its value is NaN to both.
-    number = ~expected.isnan()
-    torch.testing.assert_close(gradient.double()[number], slope[number], rtol=rtol, atol=max(least, 1e-300))
+    torch.testing.assert_close(gradient.double(), slope, rtol=rtol, atol=max(least, 1e-300), equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("classes", [1, 2, 7, 8, 9, 21, 31, 32, 33, 101])
 def test_value_and_gradient(classes: int, dtype: torch.dtype) -> None:
     assert_as_composite(*scores(70, classes, dtype))
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("classes", [1, 21, 53])
+def test_shift_and_scale_are_applied_as_scores_are_read(
+    classes: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton, "_LARGEST_BLOCK", 32)
+    z, index = scores(20, classes, dtype)
+    shift = torch.linspace(-2, 2, classes, device=DEVICE, dtype=torch.promote_types(dtype, torch.float32))
+
+    def exact(z: Tensor, index: Tensor) -> Tensor:
+        return chunked.index_log_odds(z.double(), index, shift.double(), 0.75)
+
+    def by_kernel(z: Tensor, index: Tensor) -> Tensor:
+        return index_log_odds(z, index, shift, 0.75)
+
+    (value, gradient), (expected, slope) = with_gradient(by_kernel, z, index), with_gradient(exact, z, index)
+    assert gradient.dtype == dtype
+    rtol = 1e-13 if dtype == torch.float64 else 2e-6
+    torch.testing.assert_close(value.double(), expected, rtol=rtol, atol=rtol)
+    torch.testing.assert_close(gradient, slope, rtol=max(20 * rtol, torch.finfo(dtype).eps), atol=1e-7)
 
 
 @pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 129])
@@ -176,9 +202,10 @@ def test_offsets_beyond_32_bits(strides: tuple[int, int]) -> None:
     z.copy_(near)
     torch.testing.assert_close(index_log_odds(z, index), index_log_odds(near, index))
     expected = with_gradient(index_log_odds, near, index)[1]
-    results = triton._log_odds(z, index)
+    results = triton.index_log_odds_of_scores(z, index, None, 1.0)
     upstream = torch.tensor([0.5, 1.5], device=DEVICE)
-    torch.testing.assert_close(triton._gradient(z, index, *results[1:], upstream), expected)
+    found = triton.index_log_odds_gradient(z, index, None, *results[1:], upstream, None, 1, 1.0)
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_same_upstream_gradient_for_all_sets() -> None:
@@ -233,11 +260,14 @@ def test_second_derivatives_of_half_precision_in_its_type() -> None:
 
 
 def test_torch_accepts_both_operators() -> None:
-    """Schema, fake tensors, autograd and tracing, as torch's own check has it."""
+    """Schema, fake tensors and tracing, as torch's own check has it."""
     z, index = scores(3, 5, torch.float32)
-    torch.library.opcheck(triton._log_odds, (z.requires_grad_(), index))
-    _, peaks, totals = triton._log_odds(z.detach(), index)
-    torch.library.opcheck(triton._gradient, (z.detach(), index, peaks, totals, torch.ones(3, device=DEVICE)))
+    shift, operators = torch.linspace(-1, 1, 5).to(z), torch.ops.equilog
+    torch.library.opcheck(operators.index_log_odds_of_scores.default, (z, index, shift, 0.5))
+    _, peaks, totals = triton.index_log_odds_of_scores(z, index, shift, 0.5)
+    upstream = torch.ones(3, device=DEVICE)
+    args = z, index, shift, peaks, totals, upstream, None, 1, 0.5
+    torch.library.opcheck(operators.index_log_odds_gradient.default, args)
 
 
 def test_compiles_without_a_break() -> None:
@@ -247,12 +277,3 @@ def test_compiles_without_a_break() -> None:
         z, index = scores(n, 7)
         for found, expected in zip(with_gradient(compiled, z, index), with_gradient(composite, z, index), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-
-
-def test_the_benchmark_measures_the_kernels() -> None:
-    """How fast anything is, no test asks."""
-    found = measure(6, 5, torch.float32, DEVICE, rounds=1, seconds=1e-4)
-    assert [row["loss"] for row in found][:3] == ["torch cross_entropy", "log-balanced, batch", "its two kernels"]
-    assert all(row[name] > 0 for row in found for name in ("ms", "share of copy bandwidth", "peak / logits"))
-    assert found[0]["over torch"] == 1.0
-    assert table(found).row_count == len(found)

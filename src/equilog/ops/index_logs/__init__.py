@@ -5,11 +5,12 @@ from torch import Tensor
 
 from equilog.ops import dispatch
 from equilog.ops.dtypes import compute_dtype
-from equilog.ops.index_logs import native
+from equilog.ops.index_logs import native, reference
 from equilog.ops.index_logs.native import Look, NotPlainError
-from equilog.ops.units import Units
+from equilog.ops.sharded import is_sharded
+from equilog.ops.units import Units, mean_of
 
-__all__ = ["Look", "NotPlainError", "pooled_index_logs", "takes_index_logs"]
+__all__ = ["Look", "NotPlainError", "pooled_index_logs", "takes_index_logs", "takes_look"]
 
 
 def pooled_index_logs(
@@ -40,16 +41,88 @@ def pooled_index_logs(
     Returns:
         Nats, float64 for float64 logits, else float32.
     """
-    return native.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units, look)
+    if look is not None:
+        return native.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units, look)
+    return _pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units, None)
 
 
-def takes_index_logs(logits: Tensor, *others: Tensor | None) -> bool:
+def takes_index_logs(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor | None = None,
+    shift: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    units: Units | None = None,
+) -> bool:
     """Tell whether `pooled_index_logs` is one pass over the logits, and not more than its parts are by themselves."""
+    return _pooled_index_logs.has_way(logits, index, log_weight, shift, class_weight, 1, 1.0, units, None)
+
+
+def takes_look(logits: Tensor, index: Tensor) -> bool:
+    """Tell whether `pooled_index_logs` may be asked for a look at the indices, of sets that all weigh the same."""
+    return dispatch.allows("native") and _is_for_native(logits, index, None, None, None)
+
+
+def _is_for_native(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor | None,
+    shift: Tensor | None,
+    class_weight: Tensor | None,
+    *_: object,
+) -> bool:
     return (
-        dispatch.allows("native")
-        and compute_dtype(logits) == torch.float32
+        compute_dtype(logits) == torch.float32
         and not dispatch.is_compiled()
-        and dispatch.native(logits, *others)
-        and not dispatch.learns(*others)
+        and dispatch.native(logits, index, log_weight, shift, class_weight)
+        and not dispatch.learns(log_weight, shift, class_weight)
         and logits.shape[0] > 0
     )
+
+
+def _is_for_triton(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor | None,
+    shift: Tensor | None,
+    class_weight: Tensor | None,
+    pool_size: int,  # noqa: ARG001
+    scale: float,  # noqa: ARG001
+    units: Units | None,
+    look: Look | None,  # noqa: ARG001
+) -> bool:
+    return (
+        dispatch.triton(logits, index, log_weight, shift, class_weight)
+        and not is_sharded(logits)
+        and not dispatch.learns(log_weight, shift, class_weight)
+        and logits.shape[0] > 0
+        and (units is None or units.total is not None)  # how many logs hold something is not looked at
+    )
+
+
+def _by_triton(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor | None,
+    shift: Tensor | None,
+    class_weight: Tensor | None,
+    pool_size: int,
+    scale: float,
+    units: Units | None,
+    look: Look | None,  # noqa: ARG001
+) -> Tensor:
+    from equilog.ops.index_logs import triton
+
+    values = triton.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale)
+    if units is None:
+        return values
+    assert units.total is not None
+    return mean_of(values.sum(), units.total)
+
+
+_pooled_index_logs = dispatch.Operation(
+    "pooled_index_logs",
+    ("triton", _is_for_triton, _by_triton),
+    ("native", _is_for_native, native.pooled_index_logs),
+    reference=reference.pooled_index_logs,
+)

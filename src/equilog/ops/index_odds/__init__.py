@@ -6,6 +6,7 @@ from torch import Tensor
 from equilog.ops import dispatch
 from equilog.ops.dtypes import compute_dtype
 from equilog.ops.index_odds import chunked, dtensor, native, reference
+from equilog.ops.scores import scores_of
 from equilog.ops.sharded import is_sharded
 
 
@@ -37,13 +38,15 @@ def _is_for_native(logits: Tensor, index: Tensor, shift: Tensor | None, scale: f
 def _by_triton(logits: Tensor, index: Tensor, shift: Tensor | None, scale: float) -> Tensor:
     from equilog.ops.index_odds import triton
 
+    if dispatch.learns(shift):  # of which the kernel has no gradient
+        logits, shift, scale = scores_of(logits, shift, scale), None, 1.0
     return triton.index_log_odds(logits, index, shift, scale)
 
 
 _index_log_odds = dispatch.Operation(
     "index_log_odds",
     ("dtensor", lambda logits, *_: is_sharded(logits), dtensor.index_log_odds),
-    ("triton", lambda logits, index, *_: dispatch.triton(logits, index), _by_triton),
+    ("triton", lambda logits, index, shift, _: dispatch.triton(logits, index, shift), _by_triton),
     ("native", _is_for_native, native.index_log_odds),
     ("chunked", lambda logits, index, shift, _: dispatch.chunked(logits, index, shift), chunked.index_log_odds),
     (

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from equilog.ops.dtypes import as_compute_dtype
 from equilog.ops.index_odds import reference
-from equilog.ops.native.call import as_scores, operator, run, table_of_scores
+from equilog.ops.native.call import as_scores, run, table_of_scores
+from equilog.ops.operators import operator
 from equilog.ops.second_order import Differentiable, apply, keep
 
 

@@ -1,15 +1,15 @@
 """The log odds against a class index on a GPU: two Triton kernels, one reading of the logits each.
 
-The first writes three numbers a set: the log odds, and the largest logit and the sum of exponentials of the other
-classes. The second writes the gradient from them. float16 and bfloat16 logits are widened in registers
-only, and nothing of the size of the logits is kept but the gradient, which gets memory of its own: writing it over the
-logits would raise their version, and with it an error in whoever else had saved them for a backward pass.
-
-With TRITON_INTERPRET=1 in the environment before triton is imported, the same kernels run on the CPU, slowly.
+The first writes three numbers a set: the log odds, and the largest score and the sum of exponentials of the other
+classes. The second writes the gradient from them. float16 and bfloat16 logits are widened in registers only, where
+shift and scale are applied too, and nothing of the size of the logits is kept but the gradient, which gets memory of
+its own: writing it over the logits would raise their version, and with it an error in whoever else had saved them for
+a backward pass.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
 
+import functools
 import math
 from typing import Any
 
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from equilog.ops.dtypes import compute_dtype
 from equilog.ops.index_odds import reference
-from equilog.ops.scores import scores_of
-from equilog.ops.second_order import differentiated, is_differentiated_again
+from equilog.ops.second_order import Differentiable, apply, keep
+from equilog.ops.triton_rows import kernel_operator, launch, like_logits, offset_type, scores_at, subtractable
 
 _LARGEST_BLOCK = 8192
 _FEWEST_SCORES = 2048
@@ -30,94 +30,107 @@ _FEWEST_SCORES = 2048
 def index_log_odds(logits: Tensor, index: Tensor, shift: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """Return the log odds (n,), on a GPU or by the interpreter.
 
-    Logits without shift and scale are read in their own type, with any strides. An index outside 0..C-1 reads nothing
-    and gives NaN. The gradient is in the type of the logits; it is 0 where the odds are 0 or infinite, and in a set to
-    which 0 flows back, whatever its scores, NaN included.
+    Logits are read in their own type, with any strides. An index outside 0..C-1 reads nothing and gives NaN. The
+    gradient is in the type of the logits; it is 0 where the odds are 0 or infinite, and in a set to which 0 flows back,
+    whatever its scores, NaN included. NaN in a set to which something flows back stays NaN in the gradient of its set,
+    but for that of the index, as by the C++ kernel.
     """
-    z = logits if shift is None and scale == 1.0 else scores_of(logits, shift, scale)
-    log_odds: Tensor = _log_odds(z, index)[0]
+    log_odds: Tensor = apply(TritonLogOdds, logits, index, shift, scale)
     return log_odds
 
 
-@torch.library.custom_op("equilog::index_log_odds", mutates_args=())
-def _log_odds(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    results = _per_set(z)
-    if z.shape[0] > 0:
-        with torch.cuda.device_of(z):
-            _log_odds_kernel[_grid](z, index, *results, *z.shape, *z.stride(), index.stride(0), **_layout(z))
-    return results
+class TritonLogOdds(Differentiable):
+    """The log odds (n,) of scores scale * (z + shift) (n, C). Keeps two numbers a set."""
+
+    @staticmethod
+    def formula(z: Tensor, index: Tensor, shift: Tensor | None, scale: float) -> Tensor:
+        """Return the log odds, of an index out of range a NaN that is constant."""
+        in_range = index.clamp(0, z.shape[1] - 1)
+        log_odds = reference.index_log_odds(z, in_range, shift, scale)
+        return torch.where(index == in_range, log_odds, torch.nan)
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, index: Tensor, shift: Tensor | None, scale: float) -> Tensor:
+        """Return the log odds."""
+        log_odds, *kept = index_log_odds_of_scores(z, index, shift, scale)
+        keep(ctx, (z, index, shift), (scale,), *kept)
+        return log_odds
+
+    @staticmethod
+    def gradient(ctx: Any, upstream: Tensor) -> Tensor:
+        """Return upstream * scale * (softmax over the others - one-hot)."""
+        # saved_tensors complains if the logits have been changed since.
+        z, index, shift, peaks, totals = ctx.saved_tensors
+        return index_log_odds_gradient(z, index, shift, peaks, totals, upstream, None, 1, *ctx.constants)
 
 
-@torch.library.custom_op("equilog::index_log_odds_gradient", mutates_args=())
-def _gradient(z: Tensor, index: Tensor, peaks: Tensor, totals: Tensor, upstream: Tensor) -> Tensor:
-    gradient = _like(z)
-    if z.shape[0] > 0:
-        strides = *z.stride(), index.stride(0), upstream.stride(0)
-        with torch.cuda.device_of(z):
-            _gradient_kernel[_grid](z, index, peaks, totals, upstream, gradient, *z.shape, *strides, **_layout(z))
-    return gradient
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, peaks, totals = output
-    ctx.mark_non_differentiable(peaks, totals)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, peaks, totals)
-
-
-def _backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, None]:
-    if upstream is None:
-        return None, None
-    z, index, peaks, totals = ctx.saved_tensors
-    if not is_differentiated_again(upstream):
-        return _gradient(z, index, peaks, totals, upstream), None
-    in_range = index.clamp(0, z.shape[1] - 1)
-    upstream = torch.where((upstream != 0) & (index != in_range), torch.nan, upstream)
-    return differentiated(reference.index_log_odds, (z, in_range), upstream), None
-
-
-def _like(z: Tensor) -> Tensor:
-    return torch.empty(z.shape, dtype=z.dtype, device=z.device)
-
-
-def _per_set(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _per_set(z: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     shape, dtype = z.shape[:1], compute_dtype(z)
     log_odds, peaks, totals = (torch.empty(shape, dtype=dtype, device=z.device) for _ in range(3))
     return log_odds, peaks, totals
 
 
-_log_odds.register_fake(lambda z, _: _per_set(z))
-_log_odds.register_autograd(_backward, setup_context=_save)
-_gradient.register_fake(lambda z, *_: _like(z))
+@kernel_operator(_per_set)
+def index_log_odds_of_scores(
+    z: Tensor, index: Tensor, shift: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the log odds, the largest score and the sum of exponentials of the other classes, each (n,)."""
+    results = _per_set(z)
+    layout = _layout(z.shape[1], *z.stride())
+    grid = (triton.cdiv(z.shape[0], layout["ROWS"]),)
+    launch(
+        _log_odds_kernel, grid, z, z, index, shift, *results, *z.shape, *z.stride(), index.stride(0), scale, **layout
+    )
+    return results
 
 
-def _layout(z: Tensor) -> dict[str, Any]:
+@kernel_operator(like_logits)
+def index_log_odds_gradient(
+    z: Tensor,
+    index: Tensor,
+    shift: Tensor | None,
+    peaks: Tensor,
+    totals: Tensor,
+    upstream: Tensor,
+    slopes: Tensor | None,
+    pool_size: int,
+    scale: float,
+) -> Tensor:
+    """Return the gradient of z from two numbers of each set, and what flows back to its log odds.
+
+    That is upstream[i // pool_size] * slopes[i], the slopes 1 where there are none.
+    """
+    gradient = like_logits(z)
+    layout = _layout(z.shape[1], *z.stride())
+    launch(
+        _gradient_kernel, (triton.cdiv(z.shape[0], layout["ROWS"]),), z, z, index, shift, peaks, totals, upstream,
+        slopes, gradient, *z.shape, pool_size, *z.stride(), index.stride(0), upstream.stride(0), scale, **layout,
+    )  # fmt: skip
+    return gradient
+
+
+@functools.cache
+def _layout(classes: int, row_stride: int, column_stride: int) -> dict[str, Any]:
     """Return how a program takes the scores: ROWS sets and BLOCK classes at a time, the classes as columns of LANES.
 
     Few classes are read by few neighbouring threads that hold several of a set's classes each, so that sums over the
     classes are mostly sums within a thread.
     """
-    classes = z.shape[1]
     block = min(triton.next_power_of_2(classes), _LARGEST_BLOCK)
     rows = max(1, _FEWEST_SCORES // block)
-    reach = (rows - 1) * z.stride(0) + (classes + block) * z.stride(1)  # of the offsets within one program
     return {
         "ROWS": rows,
         "BLOCK": block,
         "LANES": max(block // 4, min(block, 8)),
-        "OFFSET": tl.int32 if reach < 2**31 else tl.int64,
-        "UNIT": math.gcd(16, classes, z.stride(0)),  # so that scores in 16 bytes are read at once
+        "OFFSET": offset_type((rows - 1) * row_stride + (classes + block) * column_stride),
+        "UNIT": math.gcd(16, classes, row_stride),  # so that scores in 16 bytes are read at once
         "num_warps": max(rows * block // 1024, 2) if block >= 1024 else 4,
     }
 
 
-def _grid(arguments: dict[str, Any]) -> tuple[int]:
-    return (triton.cdiv(arguments["n"], arguments["ROWS"]),)
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _log_odds_kernel(
-    z, index, log_odds, peaks, totals, n, classes, row_stride, column_stride, index_stride,
+    z, index, shift, log_odds, peaks, totals, n, classes, row_stride, column_stride, index_stride, scale: tl.float64,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr, OFFSET: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     classes, row_stride = classes // UNIT * UNIT, row_stride // UNIT * UNIT  # now known to be multiples
@@ -129,7 +142,7 @@ def _log_odds_kernel(
     in_range = (place >= 0) & (place < classes)
     z += first * row_stride
     start_of_row = row.to(OFFSET) * row_stride
-    chosen = tl.load(z + start_of_row + place * column_stride, mask=in_range, other=float("nan")).to(wide)
+    chosen = scores_at(z, shift, scale, start_of_row + place * column_stride, place, in_range, in_range, wide)
 
     # Dimensions: classes a thread holds, sets, neighbouring threads.
     lane = (tl.arange(0, BLOCK // LANES) * LANES)[:, None, None] + tl.arange(0, LANES)[None, None, :]
@@ -138,7 +151,8 @@ def _log_odds_kernel(
     for start in range(0, classes, BLOCK):
         column = start + lane
         address = start_of_row[None, :, None] + column.to(OFFSET) * column_stride
-        score = tl.load(z + address, mask=in_range[None, :, None] & (column < classes), other=-float("inf")).to(wide)
+        is_class = column < classes
+        score = scores_at(z, shift, scale, address, column, in_range[None, :, None] & is_class, is_class, wide)
         score = tl.where(column == place.to(tl.int32)[None, :, None], -float("inf"), score)
         before = peak
         peak = tl.maximum(peak, tl.max(tl.max(score, 0), 1))
@@ -147,6 +161,7 @@ def _log_odds_kernel(
 
     base = subtractable(peak)
     against = tl.where(chosen == -float("inf"), float("inf"), tl.log(total) + (base - chosen))
+    against = tl.where(in_range, against, float("nan"))
     # What the gradient is divided by: infinity sends nothing back, from odds that are 0 or infinite.
     total = tl.where(tl.abs(against) == float("inf"), float("inf"), tl.where(in_range, total, float("nan")))
     tl.store(log_odds + first + row, against, mask=is_row)
@@ -154,9 +169,10 @@ def _log_odds_kernel(
     tl.store(totals + first + row, total, mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "pool_size"])
 def _gradient_kernel(
-    z, index, peaks, totals, upstream, gradient, n, classes, row_stride, column_stride, index_stride, upstream_stride,
+    z, index, shift, peaks, totals, upstream, slopes, gradient, n, classes, pool_size, row_stride, column_stride,
+    index_stride, upstream_stride, scale: tl.float64,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr, OFFSET: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     classes, row_stride = classes // UNIT * UNIT, row_stride // UNIT * UNIT  # now known to be multiples
@@ -168,9 +184,13 @@ def _gradient_kernel(
     place = tl.where((place >= 0) & (place < classes), place, -1).to(tl.int32)
     peak = tl.load(peaks + first + row, mask=is_row, other=0.0)
     total = tl.load(totals + first + row, mask=is_row, other=1.0)
-    upstream += first * upstream_stride
-    against = tl.load(upstream + row.to(OFFSET) * upstream_stride, mask=is_row, other=0.0).to(wide)
+    against = tl.load(upstream + (first + row) // pool_size * upstream_stride, mask=is_row, other=0.0).to(wide)
+    if slopes is not None:
+        # A slope of 0 sends nothing back, whatever its pool does.
+        slope_of_set = tl.load(slopes + first + row, mask=is_row, other=0.0)
+        against = tl.where(slope_of_set == 0.0, 0.0, against * slope_of_set)
     reached = (against != 0.0) & (total != float("inf"))
+    against *= tl.full((1,), scale, wide)
     share = against / total
 
     z += first * row_stride
@@ -178,17 +198,12 @@ def _gradient_kernel(
     lane = (tl.arange(0, BLOCK // LANES) * LANES)[:, None, None] + tl.arange(0, LANES)[None, None, :]
     for start in range(0, classes, BLOCK):
         column = start + lane
-        is_score = is_row[None, :, None] & (column < classes)
+        is_class = column < classes
+        is_score = is_row[None, :, None] & is_class
         address = (row.to(OFFSET) * row_stride)[None, :, None] + column.to(OFFSET) * column_stride
-        score = tl.load(z + address, mask=is_score & reached[None, :, None], other=-float("inf")).to(wide)
+        score = scores_at(z, shift, scale, address, column, is_score & reached[None, :, None], is_class, wide)
         slope = share[None, :, None] * tl.exp(score - peak[None, :, None])
         slope = tl.where(column == place[None, :, None], -against[None, :, None], slope)
         slope = tl.where(reached[None, :, None], slope, 0.0)
         address = (row * classes)[None, :, None] + column
         tl.store(gradient + address, slope.to(gradient.dtype.element_ty), mask=is_score)
-
-
-@triton.jit
-def subtractable(peak):
-    """Keep what can be subtracted; infinities and NaN then go their chosen way through exp."""
-    return tl.where(tl.abs(peak) < float("inf"), peak, 0.0)

@@ -83,8 +83,25 @@ def _is_for_chunks(logits: Tensor, target: Tensor, weight: Tensor | None, *_: fl
     return _is_bare(logits, target, weight) and dispatch.chunked(logits, target, weight)
 
 
+def _is_for_triton(logits: Tensor, target: Tensor, weight: Tensor | None, *_: float) -> bool:
+    return _is_bare(logits, target, weight) and dispatch.triton(logits, target, weight)
+
+
+def _by_triton(logits: Tensor, target: Tensor, weight: Tensor | None, pool_size: int, scale: float) -> Tensor:
+    from equilog.ops.label_sums import triton
+
+    return triton.label_log_sums(logits, target, weight, pool_size, scale)
+
+
+def _indexed_by_triton(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float) -> Tensor:
+    from equilog.ops.label_sums import triton
+
+    return triton.indexed_label_log_sums(logits, index, weight, scale)
+
+
 _pooled_label_log_sums = dispatch.Operation(
     "pooled_label_log_sums",
+    ("triton", _is_for_triton, _by_triton),
     (
         "native",
         lambda logits, target, weight, pool_size, _: is_for_native(logits, target, weight, pool_size),
@@ -95,6 +112,7 @@ _pooled_label_log_sums = dispatch.Operation(
 )
 _indexed_label_log_sums = dispatch.Operation(
     "indexed_label_log_sums",
+    ("triton", _is_for_triton, _indexed_by_triton),
     ("native", lambda logits, index, weight, _: is_for_native(logits, index, weight, 0), native.indexed_label_log_sums),
     ("chunked", _is_for_chunks, chunked.indexed_label_log_sums),
     reference=reference.indexed_label_log_sums,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from equilog.ops.consecutive import pool_count
 from equilog.ops.label_sums import reference
-from equilog.ops.native.call import operator, run
+from equilog.ops.native.call import run
+from equilog.ops.operators import operator
 from equilog.ops.second_order import Differentiable, apply, keep
 
 _KINDS = {torch.float32: 0, torch.int64: 1, torch.bool: 2}

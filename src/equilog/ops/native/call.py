@@ -1,9 +1,8 @@
-"""A call of a C++ kernel from tensors, the same way in eager and in compiled calls."""
+"""A call of a C++ kernel from tensors."""
 
 import ctypes
 import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +15,6 @@ _OUT_OF_MEMORY = -2
 """What a kernel returns where there was no memory; another exception is -1."""
 
 _NUMBERS = frozenset({int, float, bool})
-
-_LIBRARY = torch.library.Library("equilog", "FRAGMENT")  # type: ignore[no-untyped-call]
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
 def has_kernels() -> bool:
@@ -81,23 +75,3 @@ def with_rows(table: Tensor) -> Tensor:
 def as_scores(z: Tensor, *_: Any) -> Tensor:
     """Return a tensor of the shape of the scores, for an operator that gives their gradient."""
     return z.new_empty(z.shape)
-
-
-def operator(fake: Callable[..., Result]) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """Have the compiler call a function as one operator, of whose result `fake` gives shapes and types."""
-
-    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        name = function.__name__
-        # Not by torch.library.custom_op, whose checks of a call take longer than a kernel does with a few hundred sets.
-        _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))  # type: ignore[no-untyped-call]
-        _LIBRARY.impl(name, function, "CPU")  # type: ignore[no-untyped-call]
-        torch.library.register_fake(f"equilog::{name}", fake, lib=_LIBRARY)
-        opaque = getattr(torch.ops.equilog, name).default
-
-        def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Result:
-            # An operator takes longer than the function.
-            return (opaque if torch.compiler.is_compiling() else function)(*args, **keywords)
-
-        return call
-
-    return decorate

@@ -7,6 +7,7 @@ from equilog.ops import dispatch
 from equilog.ops.dtypes import compute_dtype
 from equilog.ops.pair_sums import native, reference
 from equilog.ops.pair_sums.reference import pair_log_terms
+from equilog.ops.sharded import is_sharded
 
 __all__ = ["pair_log_terms", "pooled_pair_log_sums"]
 
@@ -52,8 +53,33 @@ def _is_for_native(
     )
 
 
+def _is_for_triton(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    pool_size: int,  # noqa: ARG001
+    shift: Tensor | None,
+    scale: float,  # noqa: ARG001
+) -> bool:
+    return (
+        len(logits) > 0
+        and not dispatch.learns(log_weight, shift)
+        and dispatch.triton(logits, index, log_weight, shift)
+        and not is_sharded(logits)
+    )
+
+
+def _by_triton(
+    logits: Tensor, index: Tensor, log_weight: Tensor, pool_size: int, shift: Tensor | None, scale: float
+) -> Tensor:
+    from equilog.ops.pair_sums import triton
+
+    return triton.pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale)
+
+
 _pooled_pair_log_sums = dispatch.Operation(
     "pooled_pair_log_sums",
+    ("triton", _is_for_triton, _by_triton),
     ("native", _is_for_native, native.pooled_pair_log_sums),
     reference=reference.pooled_pair_log_sums,
 )

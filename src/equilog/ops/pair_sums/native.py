@@ -7,7 +7,8 @@ from torch import Tensor
 
 from equilog.ops.consecutive import pool_count, slot_ids
 from equilog.ops.dtypes import as_compute_dtype
-from equilog.ops.native.call import WIDTH, as_scores, operator, run, table_of_scores
+from equilog.ops.native.call import WIDTH, as_scores, run, table_of_scores
+from equilog.ops.operators import operator
 from equilog.ops.pair_sums import reference
 from equilog.ops.scores import scores_of
 from equilog.ops.second_order import Differentiable, apply, keep

@@ -6,28 +6,56 @@ import torch
 from torch import Tensor
 
 from equilog.ops import dispatch
+from equilog.ops.dtypes import compute_dtype
+from equilog.ops.scores import scores_of
 from equilog.ops.soft_odds import chunked, native, reference
-from equilog.ops.soft_odds.reference import class_log_odds, log_weighted, odds_residual
+from equilog.ops.soft_odds.reference import TERMS, class_log_odds, log_of_nll, log_weighted
 
-__all__ = ["class_log_odds", "log_weighted", "odds_residual", "pooled_class_log_odds", "pooled_sums"]
+__all__ = [
+    "TERMS",
+    "class_log_odds",
+    "log_of_nll",
+    "log_weighted",
+    "pooled_class_log_odds",
+    "pooled_sums",
+    "takes_inner_terms",
+]
 
 
 def pooled_class_log_odds(
-    scores: Tensor, target: Tensor, log_weight: Tensor, pool_size: int, with_residual: bool
+    logits: Tensor,
+    target: Tensor,
+    log_weight: Tensor,
+    pool_size: int,
+    with_residual: bool,
+    shift: Tensor | None = None,
+    scale: float = 1.0,
+    inner: str = "odds",
 ) -> tuple[Tensor, Tensor | None]:
     """Return the log of the summed odds against every class, log sum_i w_i t_ij (1/p_ij - 1), per pool.
 
+    Or of another inner term than the odds: -t log p ("nll"), or t^t (p^-t - 1) ("power").
+
     Args:
-        scores: (n, C) in the type to compute in.
-        target: (n, C) probabilities in the same type.
-        log_weight: (n,); minus infinity for a set that is left out, which may hold anything.
+        logits: (n, C) of any floating type; the scores are scale * (logits + shift).
+        target: (n, C) probabilities of any floating type.
+        log_weight: (n,) in the type to compute in; minus infinity for a set left out, which may hold anything.
         pool_size: consecutive sets a pool; the last may be short.
         with_residual: whether to sum the residual too.
+        shift: (C,) in the type to compute in, or None for 0.
+        scale: factor > 0.
+        inner: the inner term.
 
     Returns:
-        The log sums (P, C), and the sums (P, C) of w_i `odds_residual`_ij without gradient, or None.
+        The log sums (P, C), and the sums (P, C) of w_i `odds_residual`_ij (or what the best scores leave of another
+        inner term) without gradient, or None.
     """
-    return _pooled_class_log_odds(scores, target, log_weight, pool_size, with_residual)
+    return _pooled_class_log_odds(logits, target, log_weight, pool_size, with_residual, shift, scale, inner)
+
+
+def takes_inner_terms(inner: str, logits: Tensor, target: Tensor, log_weight: Tensor, shift: Tensor | None) -> bool:
+    """Tell whether `pooled_class_log_odds` has another way for an inner term than its formula."""
+    return inner in TERMS and _pooled_class_log_odds.has_way(logits, target, log_weight, 1, False, shift, 1.0, inner)
 
 
 def pooled_sums(row_function: Callable[[Tensor], Tensor], values: Tensor, log_weight: Tensor, pool_size: int) -> Tensor:
@@ -42,29 +70,81 @@ def pooled_sums(row_function: Callable[[Tensor], Tensor], values: Tensor, log_we
     return _pooled_sums(row_function, values.detach(), log_weight.detach(), pool_size)
 
 
-def _is_bare(scores: Tensor, target: Tensor, log_weight: Tensor) -> bool:
-    return len(scores) > 0 and not dispatch.learns(target, log_weight)
+Sums = tuple[Tensor, Tensor | None]
+
+
+def _of_scores(
+    compute: Callable[..., Sums],
+) -> Callable[[Tensor, Tensor, Tensor, int, bool, Tensor | None, float, str], Sums]:
+    """Return a way for logits from one for scores and targets in the type to compute in."""
+
+    def call(
+        logits: Tensor,
+        target: Tensor,
+        log_weight: Tensor,
+        pool_size: int,
+        with_residual: bool,
+        shift: Tensor | None,
+        scale: float,
+        inner: str,
+    ) -> Sums:
+        scores = scores_of(logits, shift, scale)
+        others = () if inner == "odds" else (inner,)
+        return compute(scores, target.to(scores.dtype), log_weight, pool_size, with_residual, *others)
+
+    return call
+
+
+def _is_bare(logits: Tensor, target: Tensor, log_weight: Tensor) -> bool:
+    return len(logits) > 0 and not dispatch.learns(target, log_weight)
+
+
+def _by_triton(
+    logits: Tensor,
+    target: Tensor,
+    log_weight: Tensor,
+    pool_size: int,
+    with_residual: bool,
+    shift: Tensor | None,
+    scale: float,
+    inner: str,
+) -> Sums:
+    from equilog.ops.soft_odds import triton
+
+    if dispatch.learns(shift):  # of which the kernel has no gradient
+        logits, shift, scale = scores_of(logits, shift, scale), None, 1.0
+    return triton.pooled_class_log_odds(logits, target, log_weight, pool_size, with_residual, shift, scale, inner)
 
 
 _pooled_class_log_odds = dispatch.Operation(
     "pooled_class_log_odds",
     (
-        "native",
-        lambda scores, target, log_weight, *_: (
-            scores.dtype == torch.float32
-            and _is_bare(scores, target, log_weight)
-            and dispatch.native(scores, target, log_weight)
+        "triton",
+        lambda logits, target, log_weight, _, __, shift, ___, ____: (
+            _is_bare(logits, target, log_weight) and dispatch.triton(logits, target, log_weight, shift)
         ),
-        native.pooled_class_log_odds,
+        _by_triton,
+    ),
+    (
+        "native",
+        lambda logits, target, log_weight, _, __, shift, ___, inner: (
+            inner == "odds"
+            and compute_dtype(logits) == torch.float32
+            and _is_bare(logits, target, log_weight)
+            and dispatch.native(logits, target, log_weight, shift)
+        ),
+        _of_scores(native.pooled_class_log_odds),
     ),
     (
         "chunked",
-        lambda scores, target, log_weight, *_: (
-            _is_bare(scores, target, log_weight) and dispatch.chunked(scores, target, log_weight)
+        lambda logits, target, log_weight, _, __, shift, ___, inner: (
+            inner == "odds"
+            and _is_bare(logits, target, log_weight)
+            and dispatch.chunked(logits, target, log_weight, shift)
         ),
-        chunked.pooled_class_log_odds,
+        _of_scores(chunked.pooled_class_log_odds),
     ),
-    reference=reference.pooled_class_log_odds,
+    reference=_of_scores(reference.pooled_class_log_odds),
 )
 _pooled_sums = dispatch.Operation(
     "pooled_sums",

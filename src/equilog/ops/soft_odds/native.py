@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from equilog.ops.consecutive import pool_count
-from equilog.ops.native.call import as_scores, operator, run, with_rows
+from equilog.ops.native.call import as_scores, run, with_rows
+from equilog.ops.operators import operator
 from equilog.ops.second_order import Differentiable, apply, keep
 from equilog.ops.soft_odds import reference
 from equilog.ops.soft_odds.chunked import chunked_gradient, chunked_log_sums, pooled_sums

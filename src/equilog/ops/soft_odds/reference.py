@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from equilog.ops.consecutive import side_by_side
-from equilog.ops.logspace import log_of_sum, log_sum_exp, usable_peak
+from equilog.ops.logspace import log_expm1, log_of_sum, log_one_plus, log_sum_exp, usable_peak
 
 
 def class_log_odds(scores: Tensor) -> Tensor:
@@ -37,23 +37,62 @@ def odds_residual(target: Tensor) -> Tensor:
     return root * (root.sum(1, keepdim=True) - root)
 
 
+def log_of_nll(log_odds: Tensor) -> Tensor:
+    """Return log(-log p) = log(log(1 + odds)), which for small odds is their log to the last digit."""
+    small = log_odds < -40.0
+    return torch.where(small, log_odds, log_one_plus(torch.where(small, 0.0, log_odds)).log())
+
+
+def log_nll_terms(log_odds: Tensor, target: Tensor) -> Tensor:
+    """Return log(-t log p)."""
+    return log_weighted(log_of_nll(log_odds), target)
+
+
+def nll_residual(target: Tensor) -> Tensor:
+    """Return -t log t, the entropy by class."""
+    entropy: Tensor = torch.special.entr(target)
+    return entropy
+
+
+def log_power_terms(log_odds: Tensor, target: Tensor) -> Tensor:
+    """Return t log t + log(e^(-t log p) - 1), minus infinity where t is 0."""
+    positive = target > 0
+    target = torch.where(positive, target, 1.0)
+    excess = target * log_one_plus(log_odds)
+    return torch.where(positive, target * target.log() + log_expm1(excess), -torch.inf)
+
+
+def power_residual(target: Tensor) -> Tensor:
+    """Return 1 - t^t."""
+    return -torch.expm1(torch.special.xlogy(target, target))
+
+
+TERMS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "odds": (log_weighted, odds_residual),
+    "nll": (log_nll_terms, nll_residual),
+    "power": (log_power_terms, power_residual),
+}
+"""The inner terms that soft targets may have: their logs, from log odds and target, and what the best scores leave."""
+
+
 def pooled_class_log_odds(
-    scores: Tensor, target: Tensor, log_weight: Tensor, pool_size: int, with_residual: bool
+    scores: Tensor, target: Tensor, log_weight: Tensor, pool_size: int, with_residual: bool, inner: str = "odds"
 ) -> tuple[Tensor, Tensor | None]:
     """Return the log sums (P, C), and the residual (P, C) or None."""
-    residual = pooled_sums(odds_residual, target.detach(), log_weight.detach(), pool_size) if with_residual else None
-    return log_sums(scores, target, log_weight, pool_size), residual
+    sums_of = (target.detach(), log_weight.detach(), pool_size) if with_residual else None
+    residual = None if sums_of is None else pooled_sums(TERMS[inner][1], *sums_of)
+    return log_sums(scores, target, log_weight, pool_size, inner), residual
 
 
-def log_sums(scores: Tensor, target: Tensor, log_weight: Tensor, pool_size: int) -> Tensor:
-    """Return the log of the summed odds (P, C)."""
-    return log_sum_exp(side_by_side(log_terms(scores, target, log_weight), pool_size, -torch.inf), 1).squeeze(1)
+def log_sums(scores: Tensor, target: Tensor, log_weight: Tensor, pool_size: int, inner: str = "odds") -> Tensor:
+    """Return the log of the summed terms (P, C)."""
+    return log_sum_exp(side_by_side(log_terms(scores, target, log_weight, inner), pool_size, -torch.inf), 1).squeeze(1)
 
 
-def log_terms(scores: Tensor, target: Tensor, log_weight: Tensor) -> Tensor:
+def log_terms(scores: Tensor, target: Tensor, log_weight: Tensor, inner: str = "odds") -> Tensor:
     """Return the logs of what every set adds to the sums (n, C)."""
     scores, target = shown(log_weight, scores, target)
-    return log_weighted(class_log_odds(scores), target) + log_weight[:, None]
+    return TERMS[inner][0](class_log_odds(scores), target) + log_weight[:, None]
 
 
 def shown(log_weight: Tensor, *tables: Tensor) -> list[Tensor]:

@@ -6,9 +6,6 @@ from torch import Tensor
 from equilog.ops import dispatch
 from equilog.ops.sum_by_id import native, reference
 
-_FEW_SUMS = 64
-"""Beyond these, terms are spread over enough addresses for torch's atomic operations not to queue."""
-
 
 def log_sum_exp_by(values: Tensor, ids: Tensor, count: int) -> Tensor:
     """Return the log of the sum of exp(values) over the rows with one id.
@@ -63,7 +60,7 @@ _log_sum_exp_by = dispatch.Operation(
     ("native", lambda values, ids, _: values.dim() == 1 and _is_for_native(values, ids), native.log_sum_exp_by),
     (
         "triton",
-        lambda values, ids, count: values.dim() == 1 and count <= _FEW_SUMS and dispatch.triton(values, ids),
+        lambda values, ids, count: values.dim() == 1 and count <= reference.FEW_SUMS and dispatch.triton(values, ids),
         _by_triton,
     ),
     ("reference", lambda values, ids, _: dispatch.is_transformed(values, ids), reference.log_sum_exp_by),

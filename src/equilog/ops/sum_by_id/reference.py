@@ -9,6 +9,9 @@ from equilog.ops.consecutive import side_by_side
 from equilog.ops.logspace import log_of_sum, log_sum_exp, usable_peak
 from equilog.ops.second_order import Differentiable, apply, keep
 
+FEW_SUMS = 64
+"""On a GPU, terms of more sums are spread over enough addresses for torch's atomic operations not to queue."""
+
 
 def log_sum_exp_by(values: Tensor, ids: Tensor, count: int) -> Tensor:
     """Return the log sums (count, ...) of values (n, ...) with one id (n,), by the formula alone."""

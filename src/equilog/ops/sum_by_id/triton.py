@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from equilog.ops.index_odds.triton import subtractable
 from equilog.ops.logspace import log_of_sum, usable_peak
-from equilog.ops.second_order import differentiated, is_differentiated_again
+from equilog.ops.second_order import Differentiable, apply, keep
 from equilog.ops.sum_by_id import reference
+from equilog.ops.triton_rows import kernel_operator, launch, subtractable
 
 _PROGRAMS = 512
 _TILE = 4096
@@ -34,49 +34,59 @@ def log_sum_exp_by(values: Tensor, ids: Tensor, count: int) -> Tensor:
     Returns:
         In the type of the values; minus infinity where nothing has the id.
     """
-    sums: Tensor = _log_sums(values, ids, count)[0]
-    return sums
+    log_sums: Tensor = apply(TritonLogSumExpBy, values, ids, count)
+    return log_sums
 
 
-@torch.library.custom_op("equilog::log_sum_exp_by_few", mutates_args=())
-def _log_sums(values: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+class TritonLogSumExpBy(Differentiable):
+    """The log sums (count,) of the values (n,) with one id."""
+
+    formula = staticmethod(reference.log_sum_exp_by)
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, ids: Tensor, count: int) -> Tensor:
+        """Return the log sums."""
+        log_sums, *kept = log_sum_exp_by_few(values, ids, count)
+        keep(ctx, (values, ids), (count,), *kept)
+        return log_sums
+
+    @staticmethod
+    def gradient(ctx: Any, upstream: Tensor) -> Tensor:
+        """Return each value's share of what flows back to its sum."""
+        values, ids, peak, total = ctx.saved_tensors
+        share = torch.where(total == 0, 0.0, upstream / total)
+        gradient: Tensor = share[ids] * (values - peak[ids]).exp()
+        return gradient
+
+
+def log_sums_by_id(values: Tensor, ids: Tensor, count: int) -> Tensor:
+    """Return the log sums alone, as a part of a larger operator: without a gradient, for any number of ids."""
+    if count <= reference.FEW_SUMS:
+        return log_sum_exp_by_few(values, ids, count)[0]
+    return reference.log_sum_exp_by(values, ids, count)
+
+
+def _as_sums(values: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
+    return values.new_empty(count), values.new_empty(count), values.new_empty(count)
+
+
+@kernel_operator(_as_sums)
+def log_sum_exp_by_few(values: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the log sums, and the peak of each and its sum of exponentials relative to that, each (count,)."""
     slots = triton.next_power_of_2(max(count, 16))
     rows = max(_TILE // slots, 1)
     programs = min(triton.cdiv(values.shape[0], rows), _PROGRAMS)
     peaks, totals = (values.new_empty(programs, count) for _ in range(2))
-    if programs and count:
-        with torch.cuda.device_of(values):
-            _sums_kernel[(programs,)](
-                values, ids, peaks, totals, len(values), count, values.stride(0), ids.stride(0), ROWS=rows, SLOTS=slots
-            )
+    launch(
+        _sums_kernel, (programs if count else 0,), values, values, ids, peaks, totals, len(values), count,
+        values.stride(0), ids.stride(0), ROWS=rows, SLOTS=slots,
+    )  # fmt: skip
     peak = usable_peak(peaks.amax(0)) if programs else values.new_zeros(count)
     total = (totals * (peaks - peak).exp()).sum(0)
     return log_of_sum(total) + peak, peak, total
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    values, ids, ctx.count = inputs
-    _, peak, total = output
-    ctx.mark_non_differentiable(peak, total)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(values, ids, peak, total)
-
-
-def _backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, None, None]:
-    if upstream is None:
-        return None, None, None
-    values, ids, peak, total = ctx.saved_tensors
-    if is_differentiated_again(upstream):
-        return differentiated(reference.log_sum_exp_by, (values, ids, ctx.count), upstream), None, None
-    share = torch.where(total == 0, 0.0, upstream / total)
-    return share[ids] * (values - peak[ids]).exp(), None, None
-
-
-_log_sums.register_fake(lambda values, _, count: tuple(values.new_empty(count) for _ in range(3)))
-_log_sums.register_autograd(_backward, setup_context=_save)
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _sums_kernel(
     values, ids, peaks, totals, n, count, value_stride, id_stride, ROWS: tl.constexpr, SLOTS: tl.constexpr
 ):

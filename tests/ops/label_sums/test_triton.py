@@ -1,0 +1,142 @@
+"""The kernels of labels' sums against torch's own operations in float64."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from equilog.ops.label_sums import reference, triton
+from ops.memory import Largest
+from ops.triton_device import DEVICE, close_to, quiet, with_gradient
+
+pytestmark = quiet
+
+INF, NAN = float("inf"), float("nan")
+TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """So that pools are taken in blocks and chunks, and several at a time."""
+    monkeypatch.setattr(triton, "_BLOCK", 16)
+    monkeypatch.setattr(triton, "_TILE", 32)
+    triton._layout.cache_clear()
+    yield
+    triton._layout.cache_clear()
+
+
+def drawn(n: int, labels: int, dtype: torch.dtype = torch.float64, *, spread: float = 3.0) -> tuple[Tensor, Tensor]:
+    """Return logits (n, labels) and a weight for each, some of them left out and holding NaN."""
+    generator = torch.Generator().manual_seed(1000 * n + labels)
+    z = spread * torch.randn(n, labels, generator=generator, dtype=torch.float64)
+    wide = torch.promote_types(dtype, torch.float32)
+    weight = torch.rand(n, labels, generator=generator, dtype=torch.float64).to(wide) + 0.5
+    weight.view(-1)[1::7] = 0.0
+    z.view(-1)[1::7] = NAN
+    return z.to(DEVICE, dtype), weight.to(DEVICE)
+
+
+def shown(z: Tensor) -> Tensor:
+    return z.nan_to_num(0.5)
+
+
+def targets(n: int, kind: str) -> Tensor:
+    share = torch.rand(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    target = {"float": share, "half": share.half(), "bool": share < 0.3, "int64": (share < 0.3).long()}[kind]
+    return target.to(DEVICE)
+
+
+def positives(n: int, labels: int) -> Tensor:
+    """Up to five of each sample in order, none in every third."""
+    order = torch.rand(n, labels, generator=torch.Generator().manual_seed(n)).argsort(1)[:, : min(5, labels)]
+    order[::3] = labels
+    order[1::3, 1:] = labels
+    return order.sort(1).values.to(DEVICE)
+
+
+def assert_as_formula(z: Tensor, target: Tensor, weight: Tensor | None, size: int) -> None:
+    def by_formula(z: Tensor) -> Tensor:
+        exact = None if weight is None else weight.double()
+        return triton.TritonLogSums.formula(z, target, exact, size, 0.5)
+
+    found = with_gradient(lambda z: triton.label_log_sums(z, target, weight, size, 0.5), z)
+    close_to(found, with_gradient(by_formula, z.double()), z.dtype)
+
+
+@pytest.mark.parametrize("kind", ["float", "half", "bool", "int64"])
+@pytest.mark.parametrize("size", [1, 5, 16, 21, 90])
+def test_value_and_gradient(size: int, kind: str) -> None:
+    """A short last pool, pools of one block, of several, and cut into chunks."""
+    z, weight = drawn(2, 45)
+    z, weight, target = z.view(-1), weight.view(-1), targets(90, kind)
+    if kind in ("bool", "float"):
+        assert_as_formula(z, target, weight, size)
+    else:
+        assert_as_formula(shown(z), target, None, size)
+
+
+@pytest.mark.parametrize("labels", [1, 16, 33, 70])
+def test_named_positives(labels: int) -> None:
+    z, weight = drawn(4, labels)
+    assert_as_formula(z, positives(4, labels), weight, labels)
+    assert_as_formula(shown(z), positives(4, labels), None, labels)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_every_type(dtype: torch.dtype) -> None:
+    z, weight = drawn(3, 40, dtype)
+    assert_as_formula(z, positives(3, 40), weight, 40)
+    assert_as_formula(z.view(-1), targets(120, "bool"), weight.view(-1), 40)
+
+
+def test_strides() -> None:
+    z, weight = drawn(6, 20, torch.float32)
+    z = shown(z)
+    for labels, factors in ((z[::2, ::2], weight[:1, ::2].expand(3, 10)), (z[:, ::2].T, weight[:, :1].T.expand(10, 6))):
+        assert_as_formula(labels, positives(*labels.shape), factors, labels.shape[1])
+    assert_as_formula(z.view(-1)[::2], targets(120, "bool")[::2], weight.view(-1)[:1].expand(60), 20)
+
+
+def test_far_logits() -> None:
+    """Both sums keep their digits beyond what an exponential holds; a label at infinity counts where it is right."""
+    for dtype in (torch.float64, torch.float32):
+        z = torch.tensor([1e4, -1e4, 300.0, -200.0, 0.0, INF, -INF, 5e3], dtype=dtype, device=DEVICE)
+        target = torch.tensor([0, 1, 1, 0, 0, 1, 0, 1], device=DEVICE)
+        found = with_gradient(lambda z, t=target: triton.label_log_sums(z, t, None, 4, 1.0), z)
+        expected = with_gradient(lambda z, t=target: reference.label_log_sums(z, t, None, 4, 1.0), z.double())
+        torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found[1].double(), expected[1], rtol=1e-5, atol=1e-7)
+
+
+def test_infinite_sums_are_a_constant_and_nan_stays_in_its_pool() -> None:
+    z = torch.tensor([INF, 0.0, 1.0, NAN, 0.0, 1.0], dtype=torch.float64, device=DEVICE)
+    target = torch.tensor([0, 1, 0, 1, 0, 1], device=DEVICE)
+    value, gradient = with_gradient(lambda z: triton.label_log_sums(z, target, None, 2, 1.0), z)
+    assert value[0, 1] == INF
+    assert gradient[[0, 1, 4, 5]].isfinite().all()
+    assert value.isnan().tolist() == [[False, False], [True, False], [False, False]]
+
+
+def test_derivatives_of_every_order() -> None:
+    z, weight = drawn(2, 3, spread=1.0)
+    z = shown(z).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda z: triton.label_log_sums(z, positives(2, 3), weight, 3, 0.5), z)
+
+
+def test_nothing_of_the_logits_size_is_made_but_the_gradient() -> None:
+    z, _ = drawn(4, 200, torch.bfloat16)
+    z, target = shown(z).requires_grad_(), positives(4, 200)
+    with Largest(z.nbytes // 2, z, target) as seen:
+        triton.label_log_sums(z, target, None, 200, 1.0).sum().backward()
+    assert seen.made == [z.nbytes]
+
+
+def test_torch_accepts_the_operators() -> None:
+    z, weight = drawn(3, 20, torch.float32)
+    index, operators, checks = positives(3, 20), torch.ops.equilog, ("test_schema", "test_faketensor")
+    args = z, index, weight, 20, 0.5
+    torch.library.opcheck(operators.label_log_sums_of_pools.default, args, test_utils=checks)
+    log_sums, of_pools, bits = triton.label_log_sums_of_pools(*args)
+    args = z, index, bits, weight, of_pools, torch.ones_like(log_sums), 20, 0.5
+    torch.library.opcheck(operators.label_log_sums_gradient.default, args, test_utils=checks)
