@@ -18,8 +18,8 @@ def pooled_index_logs(
     class_weight: Tensor | None,
     pool_size: int,
     scale: float,
-    units: Units | None,
-    look: None,  # noqa: ARG001 - the indices have been looked at
+    units: Units | None = None,
+    look: None = None,  # noqa: ARG001 - the indices have been looked at
 ) -> Tensor:
     """Return the summed logs (P,), or their mean."""
     log_odds = index_odds.index_log_odds(logits, index, shift, scale)
