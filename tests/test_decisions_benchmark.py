@@ -23,6 +23,7 @@ def test_page_gets_tables_and_figure(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Worse than argmax beyond the noise" in written
     assert all(f"| {metric} |" in written for metric in CLASS_METRICS)
     assert (tmp_path / "decisions.svg").stat().st_size > 0
+    assert sorted(path.name for path in (tmp_path / "done").iterdir()) == ["flares-0.json", "flares-1.json"]
     assert "| EM |" in capsys.readouterr().out
 
 
