@@ -252,7 +252,7 @@ def test_where_every_run_fails_the_first_reason_is_told_and_nothing_left(kinds, 
 
 def test_the_model_is_the_simplest_of_the_best_that_finished_every_split(kinds, tmp_path):
     dataset = kinds["multiclass"]
-    plan = replace(PLAN, contenders=of_losses("cross-entropy", "log-balanced", "focal"), seeds=3)
+    plan = replace(PLAN, contenders=of_losses("cross-entropy", "log-balanced", "focal"), seeds=5)
     compare(dataset, plan, tmp_path, jobs=1)
 
     def redo(values: dict[str, list[float]], **more: Any) -> Comparison:
@@ -263,7 +263,8 @@ def test_the_model_is_the_simplest_of_the_best_that_finished_every_split(kinds, 
         (tmp_path / "runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in lines))
         return compare(dataset, replace(plan, **more), tmp_path, jobs=1, resume=True)
 
-    low, high, wide = [0.50, 0.51, 0.505], [0.7, 0.712, 0.706], [0.71, 0.60, 0.82]
+    low, high = [0.50, 0.51, 0.505, 0.5, 0.51], [0.7, 0.712, 0.706, 0.7, 0.712]
+    wide = [0.99, 0.42, 0.99, 0.45, 0.75]
     # All better than nothing seen: the baseline.
     assert redo({"cross-entropy": low, "log-balanced": wide, "focal": wide}).results["saved"]["name"] == "cross-entropy"
     # One is seen to be better; the other is higher, by chance as far as can be seen.
