@@ -289,7 +289,7 @@ _Options = TypeVar("_Options", bound=Options)
 
 def options_of_module(kind: type[_Options], name: str, options: dict[str, Any]) -> _Options:
     """Return the checked options of the module of this name; TypeError for one that there is not."""
-    known = [field.name for field in fields(kind) if field.name != "where"]
+    known = [field.name for field in fields(kind) if field.init and field.name != "where"]
     for option in options:
         if option not in known:
             raise TypeError(f'{name}: there is no option "{option}". {did_you_mean(option, known)}')
