@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.compare.run.test_experiment import runs_of
+from tests.compare.run.test_experiment import of_losses, runs_of
 
 from equilog.compare.errors import DataError
 from equilog.compare.run import cluster
 from equilog.compare.run.cluster import on_cluster
 from equilog.compare.run.experiment import Plan, compare
-from equilog.compare.run.one_run import ModelSettings
+from equilog.compare.run.models import ModelSettings
 
 distributed = pytest.importorskip("distributed", reason="pip install 'equilog[cluster]'")
 
-PLAN = Plan(("cross-entropy", "log-balanced"), seeds=1, folds=3, model=ModelSettings((8,), max_epochs=2, batch_size=64))
+PLAN = Plan(
+    of_losses("cross-entropy", "log-balanced"), seeds=1, folds=3, model=ModelSettings((8,), max_epochs=2, batch_size=64)
+)
 
 pytestmark = [
     pytest.mark.slow,
