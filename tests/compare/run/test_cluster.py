@@ -80,7 +80,7 @@ def tasks_on(client: Any) -> int:
 
 
 def test_a_cluster_that_is_not_there_or_has_no_worker_is_told(monkeypatch):
-    monkeypatch.setattr(cluster, "SECONDS", 1)
+    monkeypatch.setattr(cluster, "SECONDS", 3)
     with pytest.raises(DataError, match="no Dask scheduler answers there"), on_cluster("tcp://127.0.0.1:9"):
         pass
     with (

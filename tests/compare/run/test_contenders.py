@@ -8,6 +8,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from equilog.compare.data.features import make_preprocessor
+from equilog.compare.data.splits import split_rows
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import MetricChoice
 from equilog.compare.run.answers import TargetNames
@@ -119,7 +120,7 @@ def test_every_contender_is_judged_saved_and_loaded(kinds, kind, name, tmp_path)
     names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
     contender = named(name, dataset.task)
     preprocessor, _ = make_preprocessor(dataset.features)
-    split = prepare(dataset, preprocessor, 0.25, 0)
+    split = prepare(dataset, preprocessor, split_rows(dataset, 0.25, 0), 0)
     run = train_and_test(split, names, contender, settings())
     assert (run["loss"], run["curve"]["train_loss"]) == (name, [])
     assert run["metrics"]["macro_f1"] > 0.3
@@ -180,7 +181,7 @@ def test_the_rule_is_learnt_from_models_that_did_not_see_the_rows(kinds):
 def test_ones_own_loss_and_estimator_are_compared(kinds):
     dataset = kinds["multiclass"]
     names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
-    split = prepare(dataset, make_preprocessor(dataset.features)[0], 0.25, 0)
+    split = prepare(dataset, make_preprocessor(dataset.features)[0], split_rows(dataset, 0.25, 0), 0)
     asked, _ = chosen(
         "multiclass",
         losses=["my_own_models:squared"],
