@@ -139,7 +139,7 @@ def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) 
     from equilog.ops.index_logs import triton
 
     types = pointers("log_odds log_weight class_weight values slopes", value) | {"index": "*i64"}
-    fixed = {"POOLS": triton._COMPARISONS // size**2, "SIZE": size, "index_stride": 1}
+    fixed = {"POOLS": max(triton._COMPARISONS // size**2, 1), "SIZE": size, "index_stride": 1}
     assert "st.global" in compiled(triton._logs_kernel, types, fixed, capability)
 
 
@@ -181,10 +181,11 @@ def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None
     types = pointers("of_pools log_sums upstream weight", wide) | pointers("z gradient", score) | {"scale": "fp64"}
     types |= pointers("bits", "i32") | pointers("index", "i64") | (pointers("target", target) if target else {})
     fixed = triton._layout.__wrapped__(labels) | {"label_stride": 1, "target_label": 1, "weight_label": 1}
+    options = {"num_warps": fixed.pop("num_warps")}
     fixed |= {"bits": None} if target else {"target": None}
     fixed |= {"weight": None} if labels == 80 else {}
     for kernel in (triton._sums_kernel, triton._gradient_kernel):
-        assert "st.global" in compiled(kernel, types, fixed, capability)
+        assert "st.global" in compiled(kernel, types, fixed, capability, **options)
     if not target:
         fixed = {"BLOCK": triton._BLOCK}
         assert "atom" in compiled(triton._bits_kernel, types, fixed, capability)
@@ -203,7 +204,8 @@ def test_pair_sums_compile_for_gpus(classes: int, score: str, capability: int) -
     types = pointers("log_weight shift peaks totals factors part_peaks part_totals", wide) | {"scale": "fp64"}
     types |= pointers("z gradient", score) | pointers("index order starts first_chunks slot_of_chunk", "i64")
     fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "index_stride": 1}
+    options = {"num_warps": fixed.pop("num_warps")}
     whole = {"first_chunks": None, "slot_of_chunk": None} if classes == 21 else {}
     kernels = (triton._sums_kernel, whole), (triton._gradient_kernel, {}), (triton._together_kernel, {})
     for kernel, without in kernels:
-        assert "st.global" in compiled(kernel, types, fixed | without, capability)
+        assert "st.global" in compiled(kernel, types, fixed | without, capability, **options)

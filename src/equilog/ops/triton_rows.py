@@ -60,6 +60,14 @@ def chunks_of_pools(n: int, size: int, rows: int, blocks: int) -> tuple[int, int
     return triton.cdiv(longest, sets), sets
 
 
+def warps_of(rows: int, block: int) -> int:
+    """Return the warps for a tile, with few enough numbers a thread for its registers, those of its rows among them.
+
+    Few columns stand beside each other in a warp, whose threads then hold what there is of a row for each of theirs.
+    """
+    return min(max(rows * block // (128 if block < 256 else 256), 1), 16)
+
+
 def offset_type(reach: int) -> Any:
     """Return the type for offsets within one program that reach so far."""
     return tl.int32 if reach < 2**31 else tl.int64

@@ -25,7 +25,7 @@ from equilog.ops.triton_rows import kernel_operator, launch, log_one_plus, subtr
 
 _SMALL_POOL = 64
 """Sets that are compared with each other: their square still fits the registers of a program."""
-_COMPARISONS = 4096
+_COMPARISONS = 2048
 
 
 def pooled_index_logs(
@@ -111,6 +111,7 @@ def _by_comparison(
     launch(
         _logs_kernel, (triton.cdiv(pools, together),), log_odds, log_odds, index, log_weight, class_weight, values,
         slopes, len(log_odds), size, index.stride(0), POOLS=together, SIZE=width,
+        num_warps=max(together * width**2 // 512, 1),
     )  # fmt: skip
     return values, slopes
 

@@ -20,7 +20,7 @@ from equilog.ops.dtypes import compute_dtype
 from equilog.ops.label_sums import reference
 from equilog.ops.logspace import log_of_sum, usable_peak
 from equilog.ops.second_order import Differentiable, apply, keep
-from equilog.ops.triton_rows import chunks_of_pools, kernel_operator, launch, like_logits, subtractable
+from equilog.ops.triton_rows import chunks_of_pools, kernel_operator, launch, like_logits, subtractable, warps_of
 
 _BLOCK = 1024
 _TILE = 2048
@@ -158,7 +158,8 @@ def _strides(table: Tensor, pool_size: int) -> tuple[int, int]:
 def _layout(pool_size: int) -> dict[str, int]:
     """Return how many pools and how many of their labels a program takes at a time."""
     block = min(triton.next_power_of_2(pool_size), _BLOCK)
-    return {"ROWS": _TILE // block, "BLOCK": block}
+    rows = _TILE // block
+    return {"ROWS": rows, "BLOCK": block, "num_warps": warps_of(rows, block)}
 
 
 @triton.jit(do_not_specialize=["n"])

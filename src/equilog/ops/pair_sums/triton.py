@@ -20,7 +20,7 @@ from equilog.ops.dtypes import compute_dtype
 from equilog.ops.logspace import log_of_sum
 from equilog.ops.pair_sums import reference
 from equilog.ops.second_order import Differentiable, apply, keep
-from equilog.ops.triton_rows import kernel_operator, launch, like_logits, scores_at, subtractable
+from equilog.ops.triton_rows import kernel_operator, launch, like_logits, scores_at, subtractable, warps_of
 
 _BLOCK = 1024
 _TILE = 2048
@@ -139,7 +139,8 @@ def pair_log_sums_gradient(
 def _layout(classes: int) -> dict[str, int]:
     """Return how many sets and classes a program takes at a time."""
     block = min(triton.next_power_of_2(classes), _BLOCK)
-    return {"ROWS": max(_TILE // block, 1), "BLOCK": block}
+    rows = max(_TILE // block, 1)
+    return {"ROWS": rows, "BLOCK": block, "num_warps": warps_of(rows, block)}
 
 
 @triton.jit(do_not_specialize=["slots", "most"])

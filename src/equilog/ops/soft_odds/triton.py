@@ -33,11 +33,12 @@ from equilog.ops.triton_rows import (
     offset_type,
     scores_at,
     subtractable,
+    warps_of,
 )
 
-_WHOLE = 8192
+_WHOLE = 4096
 """Classes of a row that a program holds."""
-_TILE = 4096
+_TILE = 2048
 """Scores that a program holds where a row is not whole, or several rows are."""
 _BLOCK = 1024
 
@@ -206,7 +207,7 @@ def _layout(classes: int, pool_size: int, row_stride: int, column_stride: int) -
         "BLOCK": block,
         "WHOLE": whole,
         "OFFSET": offset_type((rows - 1) * row_stride + (classes + block) * column_stride),
-        "num_warps": min(max(rows * block // 512, 1), 16),
+        "num_warps": warps_of(rows, block),
     }
 
 
