@@ -54,7 +54,7 @@ def assert_as_formula(of: dict[str, Any], size: int) -> None:
     close_to(with_gradient(by_kernels, of["z"]), with_gradient(by_formula, of["z"].double()), of["z"].dtype)
 
 
-@pytest.mark.parametrize(("n", "classes", "size"), [(3, 1, 3), (24, 2, 4), (37, 5, 10), (23, 20, 23), (4, 33, 4)])
+@pytest.mark.parametrize(("n", "classes", "size"), [(3, 1, 3), (12, 2, 4), (27, 5, 10), (13, 20, 13)])
 def test_value_and_gradient(n: int, classes: int, size: int) -> None:
     assert_as_formula(drawn(n, classes), size)
 
@@ -94,7 +94,7 @@ def test_derivatives_of_every_order() -> None:
     of["z"] = of["z"].nan_to_num(0.0).requires_grad_()
     args = of["index"], of["log_weight"], 2, of["shift"], of["scale"]
     # Not minus infinity, of which differences are no number.
-    assert torch.autograd.gradgradcheck(lambda z: triton.pooled_pair_log_sums(z, *args).exp(), of["z"])
+    assert torch.autograd.gradgradcheck(lambda z: triton.pooled_pair_log_sums(z, *args).exp(), of["z"], fast_mode=True)
 
 
 def test_nothing_of_the_logits_size_is_made_but_the_gradient() -> None:
