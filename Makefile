@@ -26,8 +26,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"equilog needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Say which one: make PYTHON=python3.12 install")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a minute or two, once)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) torch
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) torch
+	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: install
@@ -49,7 +49,7 @@ $(OLDEST)/.ready: pyproject.toml constraints.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@echo "Installing torch $(OLDEST_TORCH) into $(OLDEST) (up to several GB, once)"
 	@grep -vE '^(torch|triton|sympy)==' constraints.txt > $(OLDEST)/constraints.txt
-	@$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check -c $(OLDEST)/constraints.txt $(TORCH_INDEX) torch==$(OLDEST_TORCH) -e '.[compare,test]'
+	@$(OLDEST)/bin/python -m pip install -qq --no-compile --disable-pip-version-check -c $(OLDEST)/constraints.txt $(TORCH_INDEX) torch==$(OLDEST_TORCH) -e '.[compare,test]'
 	@touch $@
 
 lint: install
