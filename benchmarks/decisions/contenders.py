@@ -139,8 +139,7 @@ def _unheld(metric: Metric, probability: Array, truth: Array) -> Array:
 def xcolumns(case: Case, scored: Scored, rows: Rows) -> Decide | None:  # noqa: ARG001
     """The Frank-Wolfe classifier of xcolumns, drawn at random as it is, for the metrics that it has.
 
-    Steps of a hundredth in its line search and 20 iterations at most, where its defaults are 0.001 and 100: the values
-    are those of the defaults to the third digit, and a tenth of the time.
+    Steps of a hundredth in its line search and 20 iterations at most, to save time: its defaults are 0.001 and 100.
     """
     from xcolumns import frank_wolfe as library
     from xcolumns import metrics as theirs
