@@ -150,6 +150,7 @@ def test_the_table_numbers_every_check(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "2 checks, all passed" in shown
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_and_reproducible(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fast_checks(monkeypatch)
     assert run_cli(monkeypatch, "verify", "--figures", str(tmp_path / "once")) == 0

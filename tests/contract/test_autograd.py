@@ -177,7 +177,8 @@ def test_compiles_whole_and_once_for_all_batch_sizes(name: str) -> None:
     assert counting.graphs <= 3
 
 
-@pytest.mark.parametrize("name", [pytest.param("index", marks=pytest.mark.slow), "soft"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["index", "soft"])
 def test_compiled_to_machine_code(name: str) -> None:
     """By the default compiler; an index out of range reads nothing it must not, and gives NaN."""
     torch.compiler.reset()
