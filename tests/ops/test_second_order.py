@@ -54,9 +54,10 @@ def index_log_odds(z: Tensor) -> Tensor:
 
 def index_mean(z: Tensor) -> Tensor:
     weight, shift, of_class = log_weight(z), torch.linspace(0, 1, C).to(z), torch.linspace(0.5, 1.5, C).to(z)
-    if ops.takes_index_logs(z, INDEX, weight):
-        options = {"log_weight": weight, "shift": shift, "scale": 0.5, "class_weight": of_class}
-        return ops.pooled_index_logs(z, INDEX, 5, units=ops.Units(2), **options)
+    options = {"log_weight": weight, "shift": shift, "scale": 0.5, "class_weight": of_class}
+    found = ops.pooled_index_logs(z, INDEX, 5, units=ops.Units(2), **options)
+    if found is not None:
+        return found
     return index_logs.pooled_index_logs(z, INDEX, weight, shift, of_class, 5, 0.5, ops.Units(2), None)
 
 

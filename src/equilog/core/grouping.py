@@ -131,25 +131,18 @@ class ClassBalance:
             return None
         all_usable = sets.usable is sets.kept
         weight = sets.log_weight_if_any if all_usable else sets.blanked(sets.log_weight, -torch.inf)
-        sums = sets.logits, index, weight, sets.shift, class_weight
-        if not takes_index_logs(*sums):
+        if not takes_index_logs(sets.logits, index, weight, sets.shift, class_weight):
             return None
-
-        def at_once(units: Units | None) -> Tensor | None:
-            if units is not None and not takes_index_logs(*sums, units):
-                return None
-            return pooled_index_logs(
-                sets.logits,
-                index,
-                pools.size,
-                log_weight=weight,
-                shift=sets.shift,
-                scale=sets.scale,
-                class_weight=class_weight,
-                units=units,
-            )
-
-        return at_once
+        return lambda units: pooled_index_logs(
+            sets.logits,
+            index,
+            pools.size,
+            log_weight=weight,
+            shift=sets.shift,
+            scale=sets.scale,
+            class_weight=class_weight,
+            units=units,
+        )
 
     def group_weight(self, weight: Tensor) -> Tensor:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""

@@ -15,7 +15,7 @@ from equilog.core.pool_state import ClassMass, Layout
 from equilog.core.pool_sums import PoolSums
 from equilog.inputs.classes import Sets
 from equilog.inputs.options import ClassOptions, Options
-from equilog.ops import Look, NotPlainError, Units, pooled_index_logs, takes_look
+from equilog.ops import Look, NotPlainError, Units, mean_of_index_logs, takes_look
 
 
 class Plan(NamedTuple):
@@ -28,15 +28,11 @@ class Plan(NamedTuple):
 
 def keep_plan(options: ClassOptions, logits: Tensor, target: Tensor, sets: Sets, part: PoolSums) -> None:
     """Keep what the general way found out about a call, where it is a plain one."""
-    if (
-        part.at_once is None
-        or not takes_look(logits, target)
-        or not sets.unweighted
-        or sets.kept is not None
-        or part.class_weight is not None
-    ):
+    if part.at_once is None or not sets.unweighted or sets.kept is not None or part.class_weight is not None:
         return
     if logits.dim() != 2 or target.dtype != torch.int64 or options.validate or isinstance(options.pool, Tensor):
+        return
+    if not takes_look(logits, target):
         return
     units, pools = part.units(), part.samples.pools
     if not isinstance(units.samples, Tensor):
@@ -105,7 +101,7 @@ class PlainSums:
         if whole is None and self._made is None and (shift is None or not shift.requires_grad):
             look = Look(self._options.ignore_index, self._counts)
             try:
-                return pooled_index_logs(
+                return mean_of_index_logs(
                     self._logits,
                     self._target,
                     plan.pool_size,

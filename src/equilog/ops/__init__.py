@@ -6,7 +6,14 @@ goes which way (`equilog.ops.dispatch`).
 
 from equilog.ops.dispatch import is_transformed
 from equilog.ops.dtypes import as_compute_dtype, compute_dtype, precise
-from equilog.ops.index_logs import Look, NotPlainError, pooled_index_logs, takes_index_logs, takes_look
+from equilog.ops.index_logs import (
+    Look,
+    NotPlainError,
+    mean_of_index_logs,
+    pooled_index_logs,
+    takes_index_logs,
+    takes_look,
+)
 from equilog.ops.index_odds import index_log_odds
 from equilog.ops.label_logs import pooled_label_logs, takes_label_logs
 from equilog.ops.label_sums import (
@@ -60,6 +67,7 @@ __all__ = [
     "log_weighted",
     "logs_held",
     "mean_of",
+    "mean_of_index_logs",
     "pair_log_terms",
     "pooled_class_log_odds",
     "pooled_index_logs",

@@ -49,14 +49,14 @@ class Operation(Generic[*Arguments, Result]):
 
     def __call__(self, *args: *Arguments) -> Result:
         """Return what the first way that takes the arguments makes of them."""
+        return (self.way(*args) or self.reference)(*args)
+
+    def way(self, *args: *Arguments) -> Callable[[*Arguments], Result] | None:
+        """Return the first way that takes the arguments, None where that is the reference."""
         for name, takes, compute in self.ways:
             if (_ways is None or allows(name)) and takes(*args):
-                return compute(*args)
-        return self.reference(*args)
-
-    def has_way(self, *args: *Arguments) -> bool:
-        """Tell whether there is another way for the arguments than the reference."""
-        return any(allows(name) and takes(*args) for name, takes, _ in self.ways)
+                return compute
+        return None
 
 
 @contextlib.contextmanager

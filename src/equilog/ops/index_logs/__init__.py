@@ -10,7 +10,7 @@ from equilog.ops.index_logs.native import Look, NotPlainError
 from equilog.ops.sharded import is_sharded
 from equilog.ops.units import Units, mean_of
 
-__all__ = ["Look", "NotPlainError", "pooled_index_logs", "takes_index_logs", "takes_look"]
+__all__ = ["Look", "NotPlainError", "mean_of_index_logs", "pooled_index_logs", "takes_index_logs", "takes_look"]
 
 
 def pooled_index_logs(
@@ -23,9 +23,10 @@ def pooled_index_logs(
     scale: float = 1.0,
     class_weight: Tensor | None = None,
     units: Units | None = None,
-    look: Look | None = None,
-) -> Tensor:
-    """Return the logs of each pool of consecutive sets, added up (P,), or their mean, where `takes_index_logs` says so.
+) -> Tensor | None:
+    """Return the logs of each pool of consecutive sets, added up (P,), or their mean; None where no way gives them.
+
+    By the parts is then the way: the log odds, and what they add up to.
 
     Args:
         logits: (n, C) of any floating type and strides.
@@ -36,14 +37,23 @@ def pooled_index_logs(
         scale: factor > 0 on what comes of that.
         class_weight: (C,) factor on the log of each class, or None.
         units: what the mean divides by, or None for the value of each pool.
-        look: to look at the indices first, and count them; NotPlainError where they are not what they should be.
 
     Returns:
         Nats, float64 for float64 logits, else float32.
     """
-    if look is not None:
-        return native.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units, look)
-    return _pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units, None)
+    arguments = logits, index, log_weight, shift, class_weight, pool_size, scale, units, None
+    way = _pooled_index_logs.way(*arguments)
+    return None if way is None else way(*arguments)
+
+
+def mean_of_index_logs(
+    logits: Tensor, index: Tensor, pool_size: int, *, shift: Tensor | None, scale: float, units: Units, look: Look
+) -> Tensor:
+    """Return the mean of the logs of sets that all weigh the same, where `takes_look` says so.
+
+    look: to look at the indices first, and count them; NotPlainError where they are not what they should be.
+    """
+    return native.pooled_index_logs(logits, index, None, shift, None, pool_size, scale, units, look)
 
 
 def takes_index_logs(
@@ -52,14 +62,13 @@ def takes_index_logs(
     log_weight: Tensor | None = None,
     shift: Tensor | None = None,
     class_weight: Tensor | None = None,
-    units: Units | None = None,
 ) -> bool:
-    """Tell whether `pooled_index_logs` is one pass over the logits, and not more than its parts are by themselves."""
-    return _pooled_index_logs.has_way(logits, index, log_weight, shift, class_weight, 1, 1.0, units, None)
+    """Tell whether there is a way that gives `pooled_index_logs`, if not always their mean."""
+    return _pooled_index_logs.way(logits, index, log_weight, shift, class_weight, 1, 1.0, None, None) is not None
 
 
 def takes_look(logits: Tensor, index: Tensor) -> bool:
-    """Tell whether `pooled_index_logs` may be asked for a look at the indices, of sets that all weigh the same."""
+    """Tell whether `mean_of_index_logs` takes these."""
     return dispatch.allows("native") and _is_for_native(logits, index, None, None, None)
 
 

@@ -55,7 +55,9 @@ def pooled_class_log_odds(
 
 def takes_inner_terms(inner: str, logits: Tensor, target: Tensor, log_weight: Tensor, shift: Tensor | None) -> bool:
     """Tell whether `pooled_class_log_odds` has another way for an inner term than its formula."""
-    return inner in TERMS and _pooled_class_log_odds.has_way(logits, target, log_weight, 1, False, shift, 1.0, inner)
+    if inner not in TERMS:
+        return False
+    return _pooled_class_log_odds.way(logits, target, log_weight, 1, False, shift, 1.0, inner) is not None
 
 
 def pooled_sums(row_function: Callable[[Tensor], Tensor], values: Tensor, log_weight: Tensor, pool_size: int) -> Tensor:
