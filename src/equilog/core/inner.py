@@ -156,34 +156,15 @@ class Divergence:
         return torch.zeros_like(log_prob + log_others)
 
 
-class Power:
+class Power(Odds):
     """t_j^t_j (p_j^-t_j - 1), with 0^0 = 1: the odds for a hard target, and near -t_j log p_j for a small t_j.
 
     The odds are the first order in x of prod (1 + x_i)^t_i, which is cross-entropy; this is the first order in (1 +
-    x)^t - 1. The factor t^t makes one weight a class enough for soft targets.
+    x)^t - 1. The factor t^t makes one weight a class enough for soft targets. At the best scores it is 1 - t^t.
     """
 
     name: InnerName = "power"
     calibration_factor = 1.0
-    index_factor = 2.0
-    gentle = False
-    separate = False
-
-    def log_of_index(self, sets: Sets) -> Tensor:
-        """Return the log odds (n,) against each class index."""
-        return log_odds_of_index(sets)
-
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
-        """Return t log t + log(e^(-t log p) - 1), minus infinity where t is 0."""
-        return TERMS[self.name][0](class_log_odds(scores), probs)
-
-    def residual(self, probs: Tensor) -> Tensor:
-        """Return 1 - t^t."""
-        return TERMS[self.name][1](probs)
-
-    def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
-        """Return that of the odds, which this is on index targets."""
-        return F.logsigmoid(-(log_others + log_prob))
 
 
 INNERS: dict[str, Inner] = {inner.name: inner for inner in (Odds(), NegativeLogLikelihood(), Divergence(), Power())}
