@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
+from tests.compare.run.test_one_run import train_and_test
 
 from equilog.compare.data.features import make_preprocessor
 from equilog.compare.data.splits import split_rows
@@ -16,7 +17,7 @@ from equilog.compare.run.bundle import Bundle, load, save
 from equilog.compare.run.contenders import BASELINE, MOST_TREES, Contender, chosen, named
 from equilog.compare.run.estimators import ESTIMATORS, is_installed
 from equilog.compare.run.models import ModelSettings
-from equilog.compare.run.one_run import RunSettings, apart, decide, fit, prepare, train_and_test
+from equilog.compare.run.one_run import RunSettings, apart, decide, fit, prepare
 
 QUICK = ModelSettings(hidden_units=(8,), max_epochs=3, batch_size=64)
 OWN = """

@@ -26,7 +26,6 @@ from equilog.compare.run.one_run import (
     attempt,
     one_thread,
     prepare,
-    train_and_test,
 )
 
 KINDS = ("multiclass", "columns", "multilabel", "soft")
@@ -52,6 +51,12 @@ def prepared(kinds) -> Prepared:
 def split_of(dataset: Dataset, seed: int) -> tuple[Split, TargetNames]:
     names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
     return prepare(dataset, make_preprocessor(dataset.features)[0], split_rows(dataset, 0.25, seed), seed), names
+
+
+def train_and_test(split: Split, names: TargetNames, contender: Contender, settings: RunSettings) -> RunRecord:
+    [outcome] = attempt(split, names, [contender], settings)
+    assert not isinstance(outcome, Failure), outcome
+    return outcome
 
 
 @pytest.mark.parametrize("kind", KINDS)

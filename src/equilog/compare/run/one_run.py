@@ -132,14 +132,6 @@ def attempt(
     return [attempted(contender.name, place, lambda c=contender: tested(c)) for contender in contenders]  # type: ignore[misc]
 
 
-def train_and_test(split: Split, names: TargetNames, contender: Contender, settings: RunSettings) -> RunRecord:
-    """Train one contender on a split, test it, and return its record."""
-    start = time.perf_counter()
-    arguments = split.train_features, split.train_target, names, contender, settings, split.seed
-    decided = decide(fit(*arguments), *arguments)
-    return record(contender, decided, split, names, settings, lambda: time.perf_counter() - start)
-
-
 def fit(
     features: Features, target: NDArray[Any], names: TargetNames, contender: Contender, settings: RunSettings, seed: int
 ) -> Fitted:
