@@ -21,7 +21,7 @@ from equilog import (
     multilabel_cross_entropy,
     probabilities,
 )
-from equilog.calibration import label_posterior_scores, posterior_scores
+from equilog.calibration.posterior import label_posterior_scores, posterior_scores
 from equilog.core.inner import INNERS
 
 # Rows of (context, class): class 0 is frequent, and the classes overlap in both contexts.

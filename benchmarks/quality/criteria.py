@@ -6,7 +6,7 @@ from torch import Tensor
 from equilog.article import truncated
 from equilog.baselines import LDAM, ClassBalanced
 from equilog.baselines.class_counts import along_classes, log_prior
-from equilog.calibration import Kind
+from equilog.calibration.base import Kind
 from equilog.losses.criterion import Criterion
 from equilog.ops import as_compute_dtype
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from equilog.baselines import TunedThreshold
 from equilog.baselines.registry import Task as Kind
-from equilog.calibration import Calibration, likeliest_temperature
-from equilog.calibration import Kind as Kinds
+from equilog.calibration import Calibration
+from equilog.calibration.base import Kind as Kinds
+from equilog.calibration.temperature import likeliest_temperature
 from equilog.compare.judge.metrics import evaluate
 
 CALIBRATION = ("accuracy", "nll", "brier", "calibration_error")

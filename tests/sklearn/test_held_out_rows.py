@@ -9,7 +9,8 @@ from torch import Tensor
 
 from equilog.baselines import CrossEntropy, TunedThreshold
 from equilog.baselines.registry import LOSSES, TargetCounts
-from equilog.calibration import Calibration, likeliest_temperature
+from equilog.calibration import Calibration
+from equilog.calibration.temperature import likeliest_temperature
 from equilog.sklearn.column_loss import column_score
 from equilog.sklearn.held_out import validation_rows
 from equilog.sklearn.targets import Targets, columns_of

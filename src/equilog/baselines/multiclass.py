@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from equilog.baselines.class_counts import along_classes, clamped_counts, log_prior
 from equilog.baselines.mean import weighted_mean
-from equilog.calibration import Kind
+from equilog.calibration.base import Kind
 from equilog.inputs.classes import Sets, read_sets
 from equilog.inputs.options import ClassOptions
 from equilog.losses.criterion import Criterion

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from equilog.baselines.mean import weighted_mean
-from equilog.calibration import Kind
+from equilog.calibration.base import Kind
 from equilog.inputs.labels import Labels, read_labels
 from equilog.inputs.options import LabelOptions
 from equilog.losses.criterion import Criterion

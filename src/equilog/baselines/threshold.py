@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from equilog.baselines.multilabel import BinaryCrossEntropy
-from equilog.calibration import Calibration, Kind
+from equilog.calibration import Calibration
+from equilog.calibration.base import Kind
 
 CANDIDATES = 199
 """Thresholds tried, at equal steps of the trained logits' distribution."""

@@ -15,15 +15,6 @@ small one.
 """
 
 from equilog.calibration.base import Calibration
-from equilog.calibration.base import Kind as Kind
-from equilog.calibration.correction import Correction as Correction
-from equilog.calibration.pooled import PooledCalibration as PooledCalibration
-from equilog.calibration.pools import draw_pools as draw_pools
-from equilog.calibration.posterior import class_correction as class_correction
-from equilog.calibration.posterior import label_correction as label_correction
-from equilog.calibration.posterior import label_posterior_scores as label_posterior_scores
-from equilog.calibration.posterior import posterior_scores as posterior_scores
 from equilog.calibration.probabilities import probabilities
-from equilog.calibration.temperature import likeliest_temperature as likeliest_temperature
 
 __all__ = ["Calibration", "probabilities"]

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Variable
 
-from equilog.calibration import Calibration, Kind, PooledCalibration
+from equilog.calibration import Calibration
+from equilog.calibration.base import Kind
+from equilog.calibration.pooled import PooledCalibration
 from equilog.core.pool_state import SETS, ClassMass, ProcessGroup, as_process_group
 from equilog.core.pool_sums import PoolSums, part_of
 from equilog.core.pools import Pools

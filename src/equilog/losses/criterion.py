@@ -4,7 +4,8 @@ import copy
 
 from torch import Tensor, nn
 
-from equilog.calibration import Calibration, Kind
+from equilog.calibration import Calibration
+from equilog.calibration.base import Kind
 
 
 class Criterion(nn.Module):

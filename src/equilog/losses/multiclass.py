@@ -8,7 +8,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from equilog.calibration import Calibration, Correction, PooledCalibration, class_correction, draw_pools
+from equilog.calibration import Calibration
+from equilog.calibration.correction import Correction
+from equilog.calibration.pooled import PooledCalibration
+from equilog.calibration.pools import draw_pools
+from equilog.calibration.posterior import class_correction
 from equilog.core.grouping import BlockBalance, ClassBalance, Grouping, GroupSums, as_grouping
 from equilog.core.inner import INNERS
 from equilog.core.pool_state import ClassMass, Layout, ProcessGroup

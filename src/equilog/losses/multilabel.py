@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equilog.calibration import Calibration, PooledCalibration, draw_pools, label_correction
+from equilog.calibration import Calibration
+from equilog.calibration.pooled import PooledCalibration
+from equilog.calibration.pools import draw_pools
+from equilog.calibration.posterior import label_correction
 from equilog.core.grouping import GroupSums, LogTerms
 from equilog.core.label_sums import count_of_labels, label_logs, pooled_sums_of_labels, pools_of_labels
 from equilog.core.pool_state import ClassMass, Layout, ProcessGroup

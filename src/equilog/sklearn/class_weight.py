@@ -10,7 +10,8 @@ from torch import Tensor
 
 from equilog.baselines.class_counts import along_classes
 from equilog.baselines.registry import TargetCounts, Task
-from equilog.calibration import Calibration, Kind
+from equilog.calibration import Calibration
+from equilog.calibration.base import Kind
 from equilog.error_text import listed
 from equilog.losses.criterion import Criterion
 from equilog.losses.multiclass import LogBalancedCrossEntropyLoss

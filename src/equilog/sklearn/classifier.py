@@ -15,7 +15,9 @@ from torch.func import functional_call
 
 from equilog.baselines import TunedThreshold
 from equilog.baselines.registry import TargetCounts, Task
-from equilog.calibration import Calibration, Kind, likeliest_temperature
+from equilog.calibration import Calibration
+from equilog.calibration.base import Kind
+from equilog.calibration.temperature import likeliest_temperature
 from equilog.losses.criterion import Criterion
 from equilog.sklearn.calibration import divergence
 from equilog.sklearn.class_weight import ClassWeight, from_json, to_json, weights_of_classes

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd.functional import hessian
 
 from equilog import article
-from equilog.calibration import posterior_scores, probabilities
+from equilog.calibration import probabilities
+from equilog.calibration.posterior import posterior_scores
 from equilog.core.inner import INNERS
 from equilog.inputs.options import InnerName
 from equilog.losses.class_mass import class_mass
