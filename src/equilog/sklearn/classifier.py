@@ -19,6 +19,7 @@ from equilog.calibration import Calibration
 from equilog.calibration.base import Kind
 from equilog.calibration.temperature import likeliest_temperature
 from equilog.losses.criterion import Criterion
+from equilog.sklearn.adamw import AdamW
 from equilog.sklearn.calibration import divergence
 from equilog.sklearn.class_weight import ClassWeight, from_json, to_json, weights_of_classes
 from equilog.sklearn.column_loss import ColumnLoss
@@ -164,9 +165,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         target = self._targets.encode(columns)
         held_out = self._held_out(target)
         weight = weight / weight.mean()
-        training, validation = (
-            self._rows(features[kept], target[kept], weight[kept]) for kept in (~held_out, held_out)
-        )
+        rows = self._rows(features, target, weight)
+        training, validation = rows.those(~held_out), rows.those(held_out)
         with self._threads():
             self._build(self._targets.counts(training.target, training.weight))
             self._train(training, validation if len(validation) else None, self.max_epochs)
@@ -372,11 +372,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         network = perceptron(self.n_features_in_, self.hidden_units, sum(widths), self.dropout, self._generator())
         self.network_ = network.to(self.device)
         self.criterion_ = ColumnLoss(self.task_, criteria, widths).to(self.device)
-        optimizer = torch.optim.AdamW(
-            [parameter for part in self._parts().values() for parameter in part.parameters()],
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-        )
+        parameters = [parameter for part in self._parts().values() for parameter in part.parameters()]
+        optimizer = AdamW(parameters, self.learning_rate, self.weight_decay)
         self._trainer = Trainer(self.network_, self.criterion_, optimizer)
 
     def _parts(self) -> dict[str, nn.Module]:
