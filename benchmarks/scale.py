@@ -1,8 +1,8 @@
 """Time and peak memory of `equilog compare` on a large table: numbers, categories, dates, text, and gaps in all.
 
-`python benchmarks/scale.py` makes a table of 100,000 rows and 50 columns, runs the command on it with two contenders, as
-a user would, and prints the seconds that passed, those that its processes computed, and the most memory that they held
-together: the sum of what each holds alone and its part of what they share. Linux only.
+`python benchmarks/scale.py` makes a table of 100,000 rows and 50 columns, runs the command on it with two contenders,
+as a user would, and prints the seconds that passed, those that its processes computed, and the most memory that they
+held together: the sum of what each holds alone and its part of what they share. Linux only.
 """
 
 import argparse

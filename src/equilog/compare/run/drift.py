@@ -9,7 +9,7 @@ from sklearn.compose import ColumnTransformer
 
 from equilog.compare.data.columns import as_text, plain
 from equilog.compare.data.dates import to_dates
-from equilog.compare.data.encoders import DateParts, to_categories, to_numbers
+from equilog.compare.data.encoders import Categories, DateParts, to_numbers
 from equilog.compare.data.gaps import is_marker
 from equilog.error_text import listed
 
@@ -45,11 +45,11 @@ def drift(preprocessor: ColumnTransformer, features: pd.DataFrame) -> list[str]:
                 is_text = isinstance(column.dtype, pd.StringDtype)
                 read = to_dates(as_text(column) if is_text else column, steps[0].formats, for_ever=True).notna()
                 said += _unread(features[name], read.to_numpy(), "dates")
-        elif steps and getattr(steps[0], "func", None) is to_categories:
-            cells = to_categories(features[names])
-            for at, (name, known) in enumerate(zip(names, steps[-1].categories_, strict=True)):
-                unseen = ~np.isin(cells[:, at].astype(str), known.astype(str)) & (cells[:, at] != "")
-                said += _told(name, unseen, cells[unseen, at], "categories that training had none of", "")
+        elif steps and isinstance(steps[0], Categories):
+            for name, numbers in zip(names, steps[0].transform(features[names]).T, strict=True):
+                cells = as_text(plain(features[name]))
+                unseen = (numbers < 0) & cells.notna().to_numpy()
+                said += _told(name, unseen, cells[unseen].to_numpy(), "categories that training had none of", "")
     return said
 
 

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from sklearn.compose import ColumnTransformer
 from equilog._version import __version__
 from equilog.compare.data.cautions import cautions
 from equilog.compare.data.dataset import Dataset
-from equilog.compare.data.features import make_preprocessor
+from equilog.compare.data.features import make_preprocessor, split_once
 from equilog.compare.data.splits import TEST_FRACTION, Splits, splits_of
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import MetricChoice, default_metric
@@ -185,6 +185,7 @@ def compare(
         write_report(folder / "report.html", results, records)
         return results
 
+    dataset = replace(dataset, features=split_once(preprocessor, dataset.features))
     with one_thread():
         try:
             for outcomes in _outcomes(dataset, preprocessor, names, splits, run_settings, wanted, jobs):
@@ -257,7 +258,8 @@ def _outcomes(
     jobs: int,
 ) -> Iterator[list[RunRecord | Failure]]:
     """Yield what came of each training, in the order they end."""
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+    # Copied on write: torch warns of arrays that may not be written to, and copies them.
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c")
     runs = parallel(
         delayed(attempt_for)(os.getpid(), split, names, contenders, settings)
         for split, contenders in _tasks(dataset, preprocessor, splits, wanted)
