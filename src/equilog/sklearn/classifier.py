@@ -36,7 +36,7 @@ from equilog.sklearn.training import History, Trainer
 FEWEST_HELD_OUT = 10
 """Fewer validation rows than this tell too little to stop or to set a temperature by; then none are held out."""
 
-INFERENCE_ROWS, INFERENCE_VALUES = 8192, 2**23
+INFERENCE_ROWS, INFERENCE_VALUES = 2048, 2**23
 """Most rows, and most numbers in them, put through the network at once outside training, to bound memory."""
 
 
@@ -433,9 +433,13 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             module.eval()
         weights = {name: tensor.double() for name, tensor in self.network_.state_dict().items()}
         size = max(1, min(INFERENCE_ROWS, INFERENCE_VALUES // self.n_features_in_))
+        # Written into one tensor: many small ones, kept beside large ones that are freed, leave holes in the heap.
+        logits = torch.empty(len(features), sum(self._targets.widths), dtype=torch.float64, device=self.device)
         with torch.no_grad():
-            parts = (features[start : start + size] for start in range(0, len(features), size))
-            return torch.cat([functional_call(self.network_, weights, (part.double(),)) for part in parts])
+            for start in range(0, len(features), size):
+                part = features[start : start + size].double()
+                logits[start : start + size] = functional_call(self.network_, weights, (part,))
+        return logits
 
     def _column_logits(self, X: Any) -> list[tuple[Calibration, Tensor]]:
         """Return what each column's logits say, and the logits (n, C)."""
