@@ -1,11 +1,10 @@
 """The transformers of our own that stand before scikit-learn's; named functions, so that skops can save them."""
 
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from equilog.compare.data.columns import as_text, plain, require_finite
@@ -35,11 +34,6 @@ def to_numbers(frame: pd.DataFrame, decimal: Mark = ".") -> NDArray[np.float64]:
     values = np.column_stack([column.to_numpy(np.float64, na_value=np.nan) for column in columns])
     require_finite(list(frame.columns), values, range(len(frame)))
     return values
-
-
-def to_dense(X: csr_matrix) -> NDArray[np.float32]:
-    """Return a sparse matrix as an array."""
-    return cast(NDArray[np.float32], X.toarray())
 
 
 def to_scores(X: NDArray[np.float64]) -> NDArray[np.float32]:

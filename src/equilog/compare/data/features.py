@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
-from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -13,10 +12,11 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from equilog.compare.data.columns import plain
 from equilog.compare.data.dates import ISO, NAMES
-from equilog.compare.data.encoders import Categories, DateParts, to_dense, to_numbers, to_scores
+from equilog.compare.data.encoders import Categories, DateParts, to_numbers, to_scores
 from equilog.compare.data.kinds import MOST_CATEGORIES, Column, Kind, is_sentences, typed_table
 from equilog.compare.data.numerals import MARKS
-from equilog.compare.data.terms import TermCounts, to_terms
+from equilog.compare.data.preprocessor import Preprocessor
+from equilog.compare.data.terms import TermCounts, TermScores, to_terms
 from equilog.compare.errors import DataError
 from equilog.error_text import listed
 
@@ -26,10 +26,11 @@ MOST_TERMS = 300
 TRUSTED_TYPES = [
     "equilog.compare.data.encoders.Categories",
     "equilog.compare.data.encoders.DateParts",
-    "equilog.compare.data.encoders.to_dense",
     "equilog.compare.data.encoders.to_numbers",
     "equilog.compare.data.encoders.to_scores",
+    "equilog.compare.data.preprocessor.Preprocessor",
     "equilog.compare.data.terms.TermCounts",
+    "equilog.compare.data.terms.TermScores",
     "equilog.compare.data.terms.to_terms",
     "numpy.dtype",
 ]
@@ -38,7 +39,7 @@ TRUSTED_TYPES = [
 
 def make_preprocessor(
     frame: pd.DataFrame, columns: Mapping[str, Column] | None = None
-) -> tuple[ColumnTransformer, tuple[str, ...]]:
+) -> tuple[Preprocessor, tuple[str, ...]]:
     """Return an unfitted transformer to a dense (n, inputs) float32 array, and notes on what it does.
 
     Only the kinds of the columns are read from `frame`; means, vocabularies and categories are learned when the
@@ -91,21 +92,19 @@ def make_preprocessor(
             f"More than {MOST_CATEGORIES} categories, of which the commonest are told apart and the others share "
             f"one input: {listed(many)}."
         )
-    return ColumnTransformer(parts, sparse_threshold=0), tuple(notes)
+    return Preprocessor(parts), tuple(notes)
 
 
-def split_once(preprocessor: ColumnTransformer, frame: pd.DataFrame) -> pd.DataFrame:
+def split_once(preprocessor: Preprocessor, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the columns with text as its terms, which then are not split anew each time the preprocessor is fitted."""
-    texts = {columns: pipeline[0] for _, pipeline, columns in preprocessor.transformers if isinstance(columns, str)}
+    texts = {columns: pipeline[0] for _, pipeline, columns in preprocessor.parts if isinstance(columns, str)}
     return frame.assign(**{name: step.transform(frame[name]) for name, step in texts.items()})
 
 
-def used_columns(preprocessor: ColumnTransformer) -> list[str]:
+def used_columns(preprocessor: Preprocessor) -> list[str]:
     """Return the columns that a preprocessor of `make_preprocessor` reads, fitted or not."""
     return [
-        name
-        for _, _, columns in preprocessor.transformers
-        for name in ([columns] if isinstance(columns, str) else columns)
+        name for _, _, columns in preprocessor.parts for name in ([columns] if isinstance(columns, str) else columns)
     ]
 
 
@@ -140,8 +139,6 @@ def _terms(column: pd.Series) -> Pipeline:
         _step(to_terms, {"sentences": is_sentences(column)}),
         TermCounts(MOST_TERMS),
         TfidfTransformer(),
-        _step(to_dense),
         # Left on its own scale, a text of many terms would learn more slowly than the numbers beside it.
-        StandardScaler(),
-        _step(to_scores),
+        TermScores(),
     )

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.preprocessing import StandardScaler
 
 from equilog.compare.data.columns import as_text, plain
+from equilog.compare.data.encoders import to_scores
 
 LISTS = pd.ArrowDtype(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
 """What a column of text is once it is split: a list of terms a row, each term the number of an entry of one list."""
@@ -86,6 +88,27 @@ class TermCounts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return the terms."""
         del input_features
         return np.asarray(self.terms_, dtype=object)
+
+
+class TermScores(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A sparse matrix as the dense one that StandardScaler and `to_scores` give, which is not needed to fit it."""
+
+    def fit(self, X: csr_matrix, y: object = None) -> Self:
+        """Find the mean and the deviation of each column."""
+        del y
+        self.scaler_ = StandardScaler(with_mean=False).fit(X.astype(np.float64))
+        return self
+
+    def transform(self, X: csr_matrix) -> NDArray[np.float32]:
+        """Return (n, d) standardised numbers."""
+        dense = X.toarray()
+        dense -= self.scaler_.mean_
+        dense /= self.scaler_.scale_
+        return to_scores(dense)
+
+    def get_feature_names_out(self, input_features: NDArray[np.object_]) -> NDArray[np.object_]:
+        """Return the names of the columns."""
+        return input_features
 
 
 def _parts(column: pd.Series) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.object_]]:
