@@ -9,6 +9,8 @@ from equilog.core.grouping import LogTerms
 from equilog.core.pools import as_pools
 from equilog.inputs.options import Options
 
+_AT_ONCE = 2**17
+"""Sets of which the pools are summed at once."""
 _QUANTILES = 64
 _SETS_DRAWN = 2**20
 _NUMBERS_DRAWN = 2**22
@@ -28,8 +30,15 @@ def draw_pools(terms: LogTerms, log_weight: Tensor, sets: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     index = torch.randint(len(log_weight), (_QUANTILES * per_quantile * sets,), generator=generator)
     index = index.to(log_weight.device)
-    slot = None if terms.slot is None else terms.slot[index]
-    pools = as_pools(Options(where="draw_pools", pool=sets), index.shape, index.device)
-    drawn = LogTerms(terms.values[index], slot, terms.slots).pooled(pools, log_weight[index])
+    drawn = torch.cat(
+        [_pooled(terms, log_weight, some, sets) for some in torch.split(index, -(-_AT_ONCE // sets) * sets)]
+    )
     # A copy: a view would keep all the draws, and be summed in another order than what is loaded from a file.
     return drawn.sort(0).values[per_quantile // 2 :: per_quantile].contiguous()
+
+
+def _pooled(terms: LogTerms, log_weight: Tensor, index: Tensor, sets: int) -> Tensor:
+    """Return log O (pools, G) of these sets, so many of them a pool."""
+    slot = None if terms.slot is None else terms.slot[index]
+    pools = as_pools(Options(where="draw_pools", pool=sets), index.shape, index.device)
+    return LogTerms(terms.values[index], slot, terms.slots).pooled(pools, log_weight[index])

@@ -34,6 +34,9 @@ from equilog.losses.base import PooledCriterion, options_of_module, own_class_bu
 from equilog.losses.plain import keep_plan, plain_sums
 from equilog.ops import as_compute_dtype, compute_dtype
 
+_AT_ONCE = 8192
+"""Sets that `calibrate` sets beside all of its pools at once."""
+
 
 def log_balanced_cross_entropy(
     logits: Tensor,
@@ -428,7 +431,8 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             # The posterior divides p_y by the share that a set of class y keeps of cross-entropy's gradient. The mean
             # share tells how far the scores are from those of a large pool.
             log_prob = seen.scores().log_softmax(1).gather(1, sets.index[:, None]).squeeze(1)
-            share = inner.log_share(log_prob, log_others[:, sets.index]).exp().mean(0)
+            parts = zip(torch.split(log_prob, _AT_ONCE), torch.split(sets.index, _AT_ONCE), strict=True)
+            share = torch.cat([inner.log_share(some, log_others[:, index]).exp().mean(0) for some, index in parts])
             kept = sets.is_kept
             factor = inner.index_factor - float((share * kept).sum() / kept.sum().clamp(min=1))
             return self._calibration(factor, shift, class_correction(inner, log_others), balanced_by_prior=True)

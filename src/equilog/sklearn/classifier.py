@@ -19,6 +19,7 @@ from equilog.calibration import Calibration
 from equilog.calibration.base import Kind
 from equilog.calibration.temperature import likeliest_temperature
 from equilog.losses.criterion import Criterion
+from equilog.sklearn.adamw import AdamW
 from equilog.sklearn.calibration import divergence
 from equilog.sklearn.class_weight import ClassWeight, from_json, to_json, weights_of_classes
 from equilog.sklearn.column_loss import ColumnLoss
@@ -35,7 +36,7 @@ from equilog.sklearn.training import History, Trainer
 FEWEST_HELD_OUT = 10
 """Fewer validation rows than this tell too little to stop or to set a temperature by; then none are held out."""
 
-INFERENCE_ROWS, INFERENCE_VALUES = 8192, 2**23
+INFERENCE_ROWS, INFERENCE_VALUES = 2048, 2**23
 """Most rows, and most numbers in them, put through the network at once outside training, to bound memory."""
 
 
@@ -164,9 +165,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         target = self._targets.encode(columns)
         held_out = self._held_out(target)
         weight = weight / weight.mean()
-        training, validation = (
-            self._rows(features[kept], target[kept], weight[kept]) for kept in (~held_out, held_out)
-        )
+        rows = self._rows(features, target, weight)
+        training, validation = rows.those(~held_out), rows.those(held_out)
         with self._threads():
             self._build(self._targets.counts(training.target, training.weight))
             self._train(training, validation if len(validation) else None, self.max_epochs)
@@ -372,11 +372,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         network = perceptron(self.n_features_in_, self.hidden_units, sum(widths), self.dropout, self._generator())
         self.network_ = network.to(self.device)
         self.criterion_ = ColumnLoss(self.task_, criteria, widths).to(self.device)
-        optimizer = torch.optim.AdamW(
-            [parameter for part in self._parts().values() for parameter in part.parameters()],
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-        )
+        parameters = [parameter for part in self._parts().values() for parameter in part.parameters()]
+        optimizer = AdamW(parameters, self.learning_rate, self.weight_decay)
         self._trainer = Trainer(self.network_, self.criterion_, optimizer)
 
     def _parts(self) -> dict[str, nn.Module]:
@@ -436,9 +433,13 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             module.eval()
         weights = {name: tensor.double() for name, tensor in self.network_.state_dict().items()}
         size = max(1, min(INFERENCE_ROWS, INFERENCE_VALUES // self.n_features_in_))
+        # Written into one tensor: many small ones, kept beside large ones that are freed, leave holes in the heap.
+        logits = torch.empty(len(features), sum(self._targets.widths), dtype=torch.float64, device=self.device)
         with torch.no_grad():
-            parts = (features[start : start + size] for start in range(0, len(features), size))
-            return torch.cat([functional_call(self.network_, weights, (part.double(),)) for part in parts])
+            for start in range(0, len(features), size):
+                part = features[start : start + size].double()
+                logits[start : start + size] = functional_call(self.network_, weights, (part,))
+        return logits
 
     def _column_logits(self, X: Any) -> list[tuple[Calibration, Tensor]]:
         """Return what each column's logits say, and the logits (n, C)."""

@@ -49,4 +49,6 @@ def read_rows(
             f"{weight.min():g} to {weight.max():g}."
         )
     kept = weight > 0
+    if kept.all():
+        return features, columns, weight
     return features[kept], [column[kept] for column in columns], weight[kept]

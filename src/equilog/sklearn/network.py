@@ -20,8 +20,10 @@ def perceptron(
     for inputs, outputs in pairwise(widths):
         if layers:
             layers += [nn.ReLU(), nn.Dropout(dropout)]
-        linear = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
-        for parameter in linear.parameters():
-            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
+        # Without values: to_empty would import sympy.
+        linear = nn.Linear(inputs, outputs, device="meta")
+        for name, parameter in list(linear.named_parameters()):
+            drawn = torch.empty(parameter.shape).uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+            setattr(linear, name, nn.Parameter(drawn))
         layers.append(linear)
     return nn.Sequential(*layers)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor
 
@@ -22,11 +23,29 @@ class SparseFeatures:
         return rows
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        taken = self.matrix[rows if isinstance(rows, slice) else rows.numpy()]
+        taken = self.matrix[rows if isinstance(rows, slice) else rows.cpu().numpy()]
         return torch.from_numpy(taken.toarray()).to(self.device)
 
 
-Features = Tensor | SparseFeatures
+class SomeRows:
+    """Some rows of features, which are not copied before they are asked for: those held out, or all the others."""
+
+    def __init__(self, features: "Features", rows: Tensor) -> None:
+        self.features = features
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        chosen = self.rows[rows]
+        # Three times as quick as indexing.
+        return (
+            torch.index_select(self.features, 0, chosen) if isinstance(self.features, Tensor) else self.features[chosen]
+        )
+
+
+Features = Tensor | SparseFeatures | SomeRows
 """(n, d) float32: what gives a dense tensor for some of its rows."""
 
 
@@ -49,6 +68,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def those(self, chosen: NDArray[np.bool_]) -> "Rows":
+        """Return some of them, (n,), the features being left where they are."""
+        rows = torch.from_numpy(np.flatnonzero(chosen)).to(self.target.device)
+        return Rows(SomeRows(self.features, rows), self.target[rows], self.weight[rows])
 
     def batches(self, size: int, order: torch.Generator | None = None) -> Iterator["Rows"]:
         """Yield batches of `size` rows, the last one of what is left.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equilog.sklearn.adamw import AdamW
 from equilog.sklearn.column_loss import ColumnLoss
 from equilog.sklearn.rows import Rows
 
@@ -22,7 +23,7 @@ class Trainer:
 
     network: nn.Module
     loss: ColumnLoss
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
 
     def train(
         self,

@@ -4,17 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from sklearn.base import clone
 from sklearn.datasets import load_wine
+from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
 
-from equilog.compare.data import features as features_module
 from equilog.compare.data.columns import require_columns
 from equilog.compare.data.encoders import LARGEST_SCORE
-from equilog.compare.data.features import MOST_TERMS, TRUSTED_TYPES, make_preprocessor, used_columns
+from equilog.compare.data.features import TRUSTED_TYPES, make_preprocessor, split_once, used_columns
 from equilog.compare.data.kinds import MOST_CATEGORIES, typed_table
 from equilog.compare.data.named import load
 from equilog.compare.data.tables import read_rows
+from equilog.compare.data.terms import LISTS, TermCounts, to_terms
 from equilog.compare.errors import DataError
 
 
@@ -194,14 +197,28 @@ def test_a_saved_preprocessor_comes_back_the_same(mixed):
     assert used_columns(restored) == used_columns(preprocessor)
 
 
-def test_text_of_very_many_rows_is_hashed(mixed, monkeypatch):
-    monkeypatch.setattr(features_module, "HASHED_FROM", len(mixed))
-    frame = mixed[["remark", "word"]]
-    preprocessor, _ = make_preprocessor(frame)
-    inputs = preprocessor.fit_transform(frame)
-    assert inputs.shape == (len(frame), 2 * MOST_TERMS)
-    restored = skops.io.loads(skops.io.dumps(preprocessor), trusted=TRUSTED_TYPES)
-    np.testing.assert_array_equal(restored.transform(frame), inputs)
+def test_text_split_once_gives_the_same_inputs_in_every_split(mixed):
+    preprocessor, _ = make_preprocessor(mixed)
+    split = split_once(preprocessor, mixed)
+    assert split["remark"].dtype == split["word"].dtype == LISTS
+    for rows in (slice(0, 90), slice(60, None)):
+        expected = clone(preprocessor).fit(mixed[rows]).transform(mixed)
+        np.testing.assert_array_equal(clone(preprocessor).fit(split[rows]).transform(split), expected)
+
+
+def test_terms_are_those_of_scikit_learn(mixed):
+    for column, options in {
+        "remark": {"token_pattern": r"\w+|[^\w\s]+"},
+        "word": {"analyzer": "char_wb", "ngram_range": (1, 3)},
+    }.items():
+        expected = TfidfVectorizer(max_features=40, dtype=np.float32, **options)
+        ours = make_pipeline(TermCounts(40), TfidfTransformer())
+        terms = to_terms(mixed[column], column == "remark")
+        np.testing.assert_array_equal(
+            ours.fit(terms[:100]).transform(terms).toarray(),
+            expected.fit(mixed[column][:100]).transform(mixed[column]).toarray(),
+        )
+        assert ours[0].terms_ == expected.get_feature_names_out().tolist()
 
 
 def test_a_wide_table_of_numbers_is_quick():

@@ -14,11 +14,11 @@ import pytest
 import skops.io
 from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
-from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor
+from equilog.compare.data.preprocessor import Preprocessor
 from equilog.compare.data.tables import load_table, read_rows
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import MetricChoice
@@ -206,7 +206,7 @@ DAMAGE: dict[str, Tamper] = {
     "zip cut short": cut("preprocessor.skops"),
     "a preprocessor that is none": lambda folder: skops.io.dump(StandardScaler(), folder / "preprocessor.skops"),
     "a preprocessor of other columns": lambda folder: skops.io.dump(
-        ColumnTransformer([("all", StandardScaler(), ["a"])]).fit(pd.DataFrame({"a": [1.0, 2.0]})),
+        Preprocessor([("all", StandardScaler(), ["a"])]).fit(pd.DataFrame({"a": [1.0, 2.0]})),
         folder / "preprocessor.skops",
     ),
 }
@@ -242,9 +242,9 @@ def test_what_is_no_folder_is_no_model(saved, tmp_path):
 
 def test_a_model_of_a_later_format_says_which_version_reads_it(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "model")
-    edited("model.json", "format", 4)(folder)
+    edited("model.json", "format", 5)(folder)
     edited("model.json", "equilog", "9.1")(folder)
-    with pytest.raises(DataError, match=r"format 4 \(equilog 9\.1\).*reads format 3"):
+    with pytest.raises(DataError, match=r"format 5 \(equilog 9\.1\).*reads format 4"):
         load(folder)
 
 
@@ -261,10 +261,10 @@ class Unpickled:
         return leave_a_mark, (None,)
 
 
-def with_function_of(module: str, name: str) -> Callable[[Path, ColumnTransformer], None]:
+def with_function_of(module: str, name: str) -> Callable[[Path, Preprocessor], None]:
     """Return what saves a preprocessor whose function is another than it was when it was saved."""
 
-    def tamper(path: Path, preprocessor: ColumnTransformer) -> None:
+    def tamper(path: Path, preprocessor: Preprocessor) -> None:
         skops.io.dump(preprocessor, path)
         with zipfile.ZipFile(path) as archive:
             parts = {part: archive.read(part) for part in archive.namelist()}
@@ -285,7 +285,8 @@ def test_code_of_others_is_not_run(saved, tmp_path, monkeypatch, module, name):
     monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(saved, tmp_path / "model")
     steps = [("all", FunctionTransformer(leave_a_mark), ["pixel 1"])]
-    harmful = ColumnTransformer(steps).fit(pd.DataFrame({"pixel 1": [1.0, 2.0]}))
+    harmful = Preprocessor(steps)
+    harmful.fit_transform(pd.DataFrame({"pixel 1": [1.0, 2.0]}))
     Path("mark").unlink()
     with_function_of(module, name)(folder / "preprocessor.skops", harmful)
     with pytest.raises(DataError, match="was not written by equilog and is not loaded"):

@@ -1,11 +1,10 @@
 """The transformers of our own that stand before scikit-learn's; named functions, so that skops can save them."""
 
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from equilog.compare.data.columns import as_text, plain, require_finite
@@ -35,29 +34,6 @@ def to_numbers(frame: pd.DataFrame, decimal: Mark = ".") -> NDArray[np.float64]:
     values = np.column_stack([column.to_numpy(np.float64, na_value=np.nan) for column in columns])
     require_finite(list(frame.columns), values, range(len(frame)))
     return values
-
-
-def to_categories(frame: pd.DataFrame) -> NDArray[np.object_]:
-    """Return the columns as names, "" where missing; 1, 1.0 and "1.0" are the same name.
-
-    Whether a file's column of codes is read as whole numbers, decimals or text depends on the other cells.
-    """
-    columns = []
-    for name in frame.columns:
-        column = plain(frame[name])
-        parsed = pd.to_numeric(column, errors="coerce")
-        columns.append(as_text(parsed).where(parsed.notna(), as_text(column)).fillna(""))
-    return pd.concat(columns, axis=1).to_numpy(object)
-
-
-def to_text(column: pd.Series) -> NDArray[np.object_]:
-    """Return the column as text, "" where missing."""
-    return as_text(plain(column)).fillna("").to_numpy(object)
-
-
-def to_dense(X: csr_matrix) -> NDArray[np.float32]:
-    """Return a sparse matrix as an array."""
-    return cast(NDArray[np.float32], X.toarray())
 
 
 def to_scores(X: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -97,3 +73,45 @@ class DateParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return the name of each column of the output."""
         del input_features
         return np.asarray([f"{name} {part}" for name in self.feature_names_in_ for part in self.PARTS], dtype=object)
+
+
+class Categories(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """The number of each cell's name among those of the rows fitted, in their order; -1 where it is none of them.
+
+    "" is the name where missing; 1, 1.0 and "1.0" have the same: whether a file's column of codes is read as whole
+    numbers, decimals or text depends on the other cells.
+    """
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> Self:
+        """Take note of the columns and the names in them."""
+        del y
+        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self.names_ = [sorted(set(names[np.unique(codes)])) for codes, names in map(_named, self._columns(X))]
+        return self
+
+    def transform(self, X: pd.DataFrame) -> NDArray[np.int64]:
+        """Return the numbers (n, d)."""
+        return np.column_stack(
+            [
+                pd.Index(known).get_indexer(pd.Index(names))[codes]
+                for known, (codes, names) in zip(self.names_, map(_named, self._columns(X)), strict=True)
+            ]
+        )
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Return the columns."""
+        del input_features
+        return self.feature_names_in_
+
+    @staticmethod
+    def _columns(X: pd.DataFrame) -> list[pd.Series]:
+        return [X[name] for name in X.columns]
+
+
+def _named(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+    """Return each cell's name as the place of one, and the names; the last one, at -1, is that of missing cells."""
+    codes, distinct = pd.factorize(plain(column))
+    cells = pd.Series(distinct)
+    parsed = pd.to_numeric(cells, errors="coerce")
+    names = as_text(parsed).where(parsed.notna(), as_text(cells)).to_numpy(object)
+    return codes, np.append(names, "")

@@ -5,33 +5,33 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
-from sklearn.compose import ColumnTransformer
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from equilog.compare.data.columns import plain
 from equilog.compare.data.dates import ISO, NAMES
-from equilog.compare.data.encoders import DateParts, to_categories, to_dense, to_numbers, to_scores, to_text
+from equilog.compare.data.encoders import Categories, DateParts, to_numbers, to_scores
 from equilog.compare.data.kinds import MOST_CATEGORIES, Column, Kind, is_sentences, typed_table
 from equilog.compare.data.numerals import MARKS
+from equilog.compare.data.preprocessor import Preprocessor
+from equilog.compare.data.terms import TermCounts, TermScores, to_terms
 from equilog.compare.errors import DataError
 from equilog.error_text import listed
 
 MOST_TERMS = 300
 """Words, or runs of letters, of a text column that have an input of their own."""
 
-HASHED_FROM = 200_000
-"""Rows from which text is hashed, since a vocabulary of that many rows would not fit in memory."""
-
 TRUSTED_TYPES = [
+    "equilog.compare.data.encoders.Categories",
     "equilog.compare.data.encoders.DateParts",
-    "equilog.compare.data.encoders.to_categories",
-    "equilog.compare.data.encoders.to_dense",
     "equilog.compare.data.encoders.to_numbers",
     "equilog.compare.data.encoders.to_scores",
-    "equilog.compare.data.encoders.to_text",
+    "equilog.compare.data.preprocessor.Preprocessor",
+    "equilog.compare.data.terms.TermCounts",
+    "equilog.compare.data.terms.TermScores",
+    "equilog.compare.data.terms.to_terms",
     "numpy.dtype",
 ]
 """What skops.io.load must be told to trust to load a fitted preprocessor."""
@@ -39,7 +39,7 @@ TRUSTED_TYPES = [
 
 def make_preprocessor(
     frame: pd.DataFrame, columns: Mapping[str, Column] | None = None
-) -> tuple[ColumnTransformer, tuple[str, ...]]:
+) -> tuple[Preprocessor, tuple[str, ...]]:
     """Return an unfitted transformer to a dense (n, inputs) float32 array, and notes on what it does.
 
     Only the kinds of the columns are read from `frame`; means, vocabularies and categories are learned when the
@@ -92,15 +92,19 @@ def make_preprocessor(
             f"More than {MOST_CATEGORIES} categories, of which the commonest are told apart and the others share "
             f"one input: {listed(many)}."
         )
-    return ColumnTransformer(parts, sparse_threshold=0), tuple(notes)
+    return Preprocessor(parts), tuple(notes)
 
 
-def used_columns(preprocessor: ColumnTransformer) -> list[str]:
+def split_once(preprocessor: Preprocessor, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns with text as its terms, which then are not split anew each time the preprocessor is fitted."""
+    texts = {columns: pipeline[0] for _, pipeline, columns in preprocessor.parts if isinstance(columns, str)}
+    return frame.assign(**{name: step.transform(frame[name]) for name, step in texts.items()})
+
+
+def used_columns(preprocessor: Preprocessor) -> list[str]:
     """Return the columns that a preprocessor of `make_preprocessor` reads, fitted or not."""
     return [
-        name
-        for _, _, columns in preprocessor.transformers
-        for name in ([columns] if isinstance(columns, str) else columns)
+        name for _, _, columns in preprocessor.parts for name in ([columns] if isinstance(columns, str) else columns)
     ]
 
 
@@ -119,7 +123,7 @@ def _standardised(first: BaseEstimator) -> Pipeline:
 
 def _one_hot() -> Pipeline:
     return make_pipeline(
-        _step(to_categories),
+        Categories(),
         OneHotEncoder(
             handle_unknown="infrequent_if_exist",
             max_categories=MOST_CATEGORIES,
@@ -131,16 +135,10 @@ def _one_hot() -> Pipeline:
 
 
 def _terms(column: pd.Series) -> Pipeline:
-    # Words carry sentences; in names and single words it is the beginnings and endings that recur.
-    terms = (
-        {"analyzer": "word", "token_pattern": r"\w+|[^\w\s]+"}
-        if is_sentences(column)
-        else {"analyzer": "char_wb", "ngram_range": (1, 3)}
+    return make_pipeline(
+        _step(to_terms, {"sentences": is_sentences(column)}),
+        TermCounts(MOST_TERMS),
+        TfidfTransformer(),
+        # Left on its own scale, a text of many terms would learn more slowly than the numbers beside it.
+        TermScores(),
     )
-    vectorizer = (
-        HashingVectorizer(n_features=MOST_TERMS, dtype=np.float32, **terms)
-        if len(column) >= HASHED_FROM
-        else TfidfVectorizer(max_features=MOST_TERMS, dtype=np.float32, **terms)
-    )
-    # Left on its own scale, a text of many terms would learn more slowly than the numbers beside it.
-    return make_pipeline(_step(to_text), vectorizer, _step(to_dense), StandardScaler(), _step(to_scores))

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.compose import ColumnTransformer
 
 from equilog._version import __version__
 from equilog.compare.data.columns import require_columns
 from equilog.compare.data.features import TRUSTED_TYPES, used_columns
+from equilog.compare.data.preprocessor import Preprocessor
 from equilog.compare.errors import DataError
 from equilog.compare.files import replacing
 from equilog.compare.run import storage
@@ -26,7 +26,7 @@ from equilog.compare.run.decisions import from_config, to_config
 from equilog.compare.run.drift import drift, prior_shift
 from equilog.compare.run.one_run import FittedContender
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a model folder changes in a way that an older reader would misread."""
 
 DESCRIPTION, PREPROCESSOR = "model.json", "preprocessor.skops"
@@ -36,7 +36,7 @@ DESCRIPTION, PREPROCESSOR = "model.json", "preprocessor.skops"
 class Bundle:
     """A fitted preprocessor and contender, and what their outputs are called."""
 
-    preprocessor: ColumnTransformer
+    preprocessor: Preprocessor
     model: FittedContender
     names: TargetNames
     identifiers: tuple[str, ...] = ()

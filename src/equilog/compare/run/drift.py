@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.compose import ColumnTransformer
 
 from equilog.compare.data.columns import as_text, plain
 from equilog.compare.data.dates import to_dates
-from equilog.compare.data.encoders import DateParts, to_categories, to_numbers
+from equilog.compare.data.encoders import Categories, DateParts, to_numbers
 from equilog.compare.data.gaps import is_marker
+from equilog.compare.data.preprocessor import Preprocessor
 from equilog.error_text import listed
 
 LEAST_SHARE = 0.01
@@ -22,7 +22,7 @@ LEAST_SHIFT = 0.1
 LEAST_ROWS = 50
 
 
-def drift(preprocessor: ColumnTransformer, features: pd.DataFrame) -> list[str]:
+def drift(preprocessor: Preprocessor, features: pd.DataFrame) -> list[str]:
     """Return a sentence for each column with cells that cannot be read as in training, or categories unknown to it.
 
     Args:
@@ -30,26 +30,26 @@ def drift(preprocessor: ColumnTransformer, features: pd.DataFrame) -> list[str]:
         features: the new rows, with every column that it reads.
     """
     said = []
-    for _, pipeline, columns in preprocessor.transformers_:
-        steps = [step for _, step in pipeline.steps] if hasattr(pipeline, "steps") else []
+    for _, pipeline, columns in preprocessor.parts_:
+        steps = [step for _, step in pipeline.steps]
         names = [columns] if isinstance(columns, str) else columns
-        if steps and getattr(steps[0], "func", None) is to_numbers:
+        if getattr(steps[0], "func", None) is to_numbers:
             decimal = (steps[0].kw_args or {}).get("decimal", ".")
             for name in names:
                 read = to_numbers(features[[name]], decimal)[:, 0]
                 said += _unread(features[name], ~np.isnan(read), "numbers")
-        elif steps and isinstance(steps[0], DateParts):
+        elif isinstance(steps[0], DateParts):
             for name in names:
                 # A date that means "no end" is read, and counts as missing in training too.
                 column = plain(features[name])
                 is_text = isinstance(column.dtype, pd.StringDtype)
                 read = to_dates(as_text(column) if is_text else column, steps[0].formats, for_ever=True).notna()
                 said += _unread(features[name], read.to_numpy(), "dates")
-        elif steps and getattr(steps[0], "func", None) is to_categories:
-            cells = to_categories(features[names])
-            for at, (name, known) in enumerate(zip(names, steps[-1].categories_, strict=True)):
-                unseen = ~np.isin(cells[:, at].astype(str), known.astype(str)) & (cells[:, at] != "")
-                said += _told(name, unseen, cells[unseen, at], "categories that training had none of", "")
+        elif isinstance(steps[0], Categories):
+            for name, numbers in zip(names, steps[0].transform(features[names]).T, strict=True):
+                cells = as_text(plain(features[name]))
+                unseen = (numbers < 0) & cells.notna().to_numpy()
+                said += _told(name, unseen, cells[unseen].to_numpy(), "categories that training had none of", "")
     return said
 
 

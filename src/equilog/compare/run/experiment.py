@@ -5,20 +5,21 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
-from sklearn.compose import ColumnTransformer
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.externals.loky import get_reusable_executor
 
 from equilog._version import __version__
 from equilog.compare.data.cautions import cautions
 from equilog.compare.data.dataset import Dataset
-from equilog.compare.data.features import make_preprocessor
+from equilog.compare.data.features import make_preprocessor, split_once
+from equilog.compare.data.preprocessor import Preprocessor
 from equilog.compare.data.splits import TEST_FRACTION, Splits, splits_of
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import MetricChoice, default_metric
@@ -38,6 +39,7 @@ from equilog.compare.run.one_run import (
     decide,
     fit,
     in_this_process,
+    inputs,
     prepare,
 )
 from equilog.compare.run.store import Store, fingerprint
@@ -185,6 +187,7 @@ def compare(
         write_report(folder / "report.html", results, records)
         return results
 
+    dataset = replace(dataset, features=split_once(preprocessor, dataset.features))
     with one_thread():
         try:
             for outcomes in _outcomes(dataset, preprocessor, names, splits, run_settings, wanted, jobs):
@@ -249,7 +252,7 @@ def _check(plan: Plan, jobs: int) -> None:
 
 def _outcomes(
     dataset: Dataset,
-    preprocessor: ColumnTransformer,
+    preprocessor: Preprocessor,
     names: TargetNames,
     splits: Splits,
     settings: RunSettings,
@@ -257,10 +260,15 @@ def _outcomes(
     jobs: int,
 ) -> Iterator[list[RunRecord | Failure]]:
     """Yield what came of each training, in the order they end."""
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+    # A training is much more than handing it out: joblib would make batches of those that end at once.
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c", batch_size=1)
+    tasks = chain(
+        # Nothing to train: a process imports what it needs while the first split is prepared.
+        [(None, [])] * min(effective_n_jobs(jobs), len(wanted)),
+        _tasks(dataset, preprocessor, splits, wanted),
+    )
     runs = parallel(
-        delayed(attempt_for)(os.getpid(), split, names, contenders, settings)
-        for split, contenders in _tasks(dataset, preprocessor, splits, wanted)
+        delayed(attempt_for)(os.getpid(), split, names, contenders, settings) for split, contenders in tasks
     )
     try:
         for outcome in runs:  # noqa: UP028 - `yield from` would close them before `finally` does
@@ -275,10 +283,12 @@ def _outcomes(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             runs.close()
+        # They would keep their memory, which training the model on all rows may need.
+        get_reusable_executor().shutdown()
 
 
 def _tasks(
-    dataset: Dataset, preprocessor: ColumnTransformer, splits: Splits, wanted: Sequence[tuple[Contender, int]]
+    dataset: Dataset, preprocessor: Preprocessor, splits: Splits, wanted: Sequence[tuple[Contender, int]]
 ) -> Iterator[tuple[Split, list[Contender]]]:
     """Yield each training's split and the contenders that share it, preparing a split when its first is handed out."""
     for seed, pairs in groupby(wanted, key=lambda pair: pair[1]):
@@ -309,7 +319,7 @@ def _provenance(plan: Plan, settings: Mapping[str, object], runs: Sequence[RunRe
 
 def _fit(
     dataset: Dataset,
-    preprocessor: ColumnTransformer,
+    preprocessor: Preprocessor,
     names: TargetNames,
     contender: Contender,
     settings: RunSettings,
@@ -317,7 +327,7 @@ def _fit(
     """Fit the preprocessing and the contender on all rows, thinned where the data set asks for it."""
     rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
     with in_this_process():
-        features = preprocessor.fit_transform(dataset.features.iloc[rows])
+        features = inputs(preprocessor.fit(dataset.features.iloc[rows]), dataset, rows)
     target = dataset.target[rows]
     arguments = features, target, names, contender, settings, 0
     fitted = decide(fit(*arguments), *arguments)

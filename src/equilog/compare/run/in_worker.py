@@ -10,13 +10,17 @@ from equilog.compare.run.one_run import Failure, RunSettings, Split, attempt, in
 
 
 def attempt_for(
-    parent: int, split: Split, names: TargetNames, contenders: Sequence[Contender], settings: RunSettings
+    parent: int, split: Split | None, names: TargetNames, contenders: Sequence[Contender], settings: RunSettings
 ) -> list[RunRecord | Failure]:
     """Return the record of each contender that shares a training, or why it failed; the process ends with its parent.
+
+    Without a split it has then imported all that the next one needs.
 
     What a model would spread over processes by itself stays in this one: on a cluster it would wait for the workers of
     which it holds one.
     """
     end_with(parent)
+    if split is None:
+        return []
     with in_this_process():
         return attempt(split, names, contenders, settings)

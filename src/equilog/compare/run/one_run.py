@@ -10,9 +10,9 @@ import numpy as np
 from joblib import parallel_config
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.compose import ColumnTransformer
 
 from equilog.compare.data.dataset import Dataset
+from equilog.compare.data.preprocessor import Preprocessor
 from equilog.compare.data.splits import Rows
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import MetricChoice
@@ -22,6 +22,7 @@ from equilog.compare.run.answers import Answers, Array, TargetNames, frequencies
 from equilog.compare.run.contenders import Contender
 from equilog.compare.run.decisions import decided_by, learnt, prior_off
 from equilog.compare.run.models import Features, Fitted, Model, ModelSettings
+from equilog.compare.run.shared import shared
 from equilog.decisions.decide import Decision
 from equilog.sklearn.threads import one_thread
 
@@ -81,18 +82,24 @@ class FittedContender:
         return said if self.decisions is None else decided_by(said, self.decisions)
 
 
-def prepare(dataset: Dataset, preprocessor: ColumnTransformer, rows: tuple[Rows, Rows], seed: int) -> Split:
+def prepare(dataset: Dataset, preprocessor: Preprocessor, rows: tuple[Rows, Rows], seed: int) -> Split:
     """Return a split of training and test rows, the preprocessor fitted anew on its training rows."""
     train, test = rows
     fitted = clone(preprocessor)
     with in_this_process():
+        fitted.fit(dataset.features.iloc[train])
         return Split(
             seed,
-            fitted.fit_transform(dataset.features.iloc[train]),
+            inputs(fitted, dataset, train),
             dataset.target[train],
-            fitted.transform(dataset.features.iloc[test]),
+            inputs(fitted, dataset, test),
             dataset.target[test],
         )
+
+
+def inputs(fitted: Preprocessor, dataset: Dataset, rows: Rows) -> Features:
+    """Return what a fitted preprocessor makes of some rows, where processes can share it."""
+    return shared(fitted.blocks(dataset.features.iloc[rows]), len(rows))
 
 
 def in_this_process() -> AbstractContextManager[object]:

@@ -1,0 +1,47 @@
+"""Columns of a table -> inputs of a model, each kind of column by a pipeline of its own, a few rows at a time."""
+
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.pipeline import Pipeline
+
+BLOCK = 8_192
+"""Rows that are transformed at once."""
+
+
+class Preprocessor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What scikit-learn's ColumnTransformer does, without holding the inputs of all rows twice or while it is fitted.
+
+    Args:
+        parts: a name, a pipeline to a dense float32 array, and the columns that it takes: a list of them, or one name
+            where it takes a series.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, Pipeline, str | list[str]]]) -> None:
+        self.parts = parts
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> Self:
+        """Fit a copy of each pipeline on its columns of the rows."""
+        del y
+        self.parts_ = [(name, clone(pipeline).fit(X[columns]), columns) for name, pipeline, columns in self.parts]
+        return self
+
+    def blocks(self, X: pd.DataFrame) -> Iterator[NDArray[np.float32]]:
+        """Yield the inputs of some rows after the other."""
+        for start in range(0, max(len(X), 1), BLOCK):
+            rows = X.iloc[start : start + BLOCK]
+            yield np.hstack([pipeline.transform(rows[columns]) for _, pipeline, columns in self.parts_])
+
+    def transform(self, X: pd.DataFrame) -> NDArray[np.float32]:
+        """Return the inputs (n, d) of the rows."""
+        return np.concatenate(list(self.blocks(X)))
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Return the name of each input."""
+        del input_features
+        names = [f"{part}__{name}" for part, pipeline, _ in self.parts_ for name in pipeline.get_feature_names_out()]
+        return np.asarray(names, dtype=object)
