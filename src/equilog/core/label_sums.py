@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from equilog.core.grouping import GroupSums, LogTerms, residual_sums
-from equilog.core.inner import Inner
-from equilog.core.pools import Pools, as_pools
+from equilog.core.inner import Inner, inner_of
+from equilog.core.pool_state import Layout
+from equilog.core.pools import Pools, as_pools, spans_parts
 from equilog.inputs.labels import IndexedLabels, Labels, along_labels, label_count
 from equilog.inputs.options import LabelOptions
 from equilog.ops import (
@@ -47,6 +48,21 @@ def pools_of_labels(options: LabelOptions, labels: Labels | IndexedLabels) -> Po
     return as_pools(options, labels.shape, device, samples=1)
 
 
+def layout_of_labels(options: LabelOptions, shape: torch.Size, *, counts: bool = False) -> Layout:
+    """Return what the class mass of labels of this shape is; `counts`: whether each label is counted by itself."""
+    inner = inner_of(options)
+    by_label = isinstance(options.pool, str) and options.pool == "label"
+    return Layout(
+        "multilabel",
+        2,
+        spans=by_label or spans_parts(options.pool, shape),
+        pools=label_count(shape) if by_label else 1,
+        labels=label_count(shape) if counts else 0,
+        compensated=inner.name != "odds" and not inner.separate,
+        inner=inner.name,
+    )
+
+
 def pooled_sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float) -> Tensor:
     """Return the logs of each pool's positive and negative sum (P, 2): of v t exp(-x) and of v (1 - t) exp(x)."""
     if isinstance(labels, IndexedLabels):
@@ -67,7 +83,7 @@ def sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float, i
     """
     if inner.name == "odds":
         return GroupSums(pooled_sums_of_labels(labels, pools, scale))
-    labels = labels.by_value()
+    assert isinstance(labels, Labels)
     probs, log_weight = targets_of_labels(labels)
     terms = LogTerms(inner.log_of_soft(log_odds_of_labels(labels, scale), probs), None, 1)
     soft = labels.target.is_floating_point() and not inner.separate

@@ -16,6 +16,7 @@ from equilog.core.label_sums import (
     count_by_label,
     count_of_labels,
     label_logs,
+    layout_of_labels,
     log_odds_of_labels,
     pools_of_labels,
     sums_of_labels,
@@ -23,7 +24,6 @@ from equilog.core.label_sums import (
 )
 from equilog.core.pool_state import ClassMass, Layout, ProcessGroup
 from equilog.core.pool_sums import PoolSums, pooled_loss
-from equilog.core.pools import spans_parts
 from equilog.core.units import samples_of
 from equilog.inputs.labels import IndexedLabels, Labels, label_count, read_labels
 from equilog.inputs.options import InnerName, LabelOptions, Pool, Reduction, options_of_call
@@ -166,8 +166,7 @@ def label_sums(
     """
     inner = inner_of(options)
     labels = read if shift is None else read.shifted(shift)
-    by_label = isinstance(options.pool, str) and options.pool == "label"
-    if by_label:
+    if isinstance(options.pool, str) and options.pool == "label":
         labels = labels.by_value().by_label()
     elif inner.name != "odds":
         labels = labels.by_value()
@@ -179,15 +178,7 @@ def label_sums(
         samples=samples_of(labels, pools, gentle=inner.gentle),
         class_count=lambda: count_by_label(read) if counts else count_of_labels(read),
         shape=read.shape,
-        layout=Layout(
-            "multilabel",
-            2,
-            spans=by_label or spans_parts(options.pool, read.shape),
-            pools=pools.count if by_label else 1,
-            labels=label_count(read.shape) if counts else 0,
-            compensated=inner.name != "odds" and not inner.separate,
-            inner=options.inner,
-        ),
+        layout=layout_of_labels(options, read.shape, counts=counts),
         group_weight=factors,
         labels_per_set=labels.labels_per_set,
         at_once=label_logs(labels, pools, options.scale, factors) if inner.name == "odds" else None,
