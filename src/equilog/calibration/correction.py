@@ -43,19 +43,22 @@ class Correction(nn.Module):
         high: Tensor,
         *,
         of_log_one_less: bool = False,
-        flat: bool = True,
+        flat_below: bool = False,
+        flat_above: bool = False,
     ) -> "Correction":
         """Return the correction that is this function of the coordinate x (K, C), each value of its own x alone.
 
-        Flat beyond the knots, or the line that goes on; one of log(1 - score) has none below the first, and goes on.
+        Beyond the knots it is flat where that is said, for a function that is nearly so there, else the line goes on.
         """
         x = low + torch.linspace(0, 1, _KNOTS, dtype=low.dtype, device=low.device)[:, None] * (high - low)
         with torch.enable_grad():
             x.requires_grad_()
             values = function(x)
             (slopes,) = torch.autograd.grad(values.sum(), x)
-        if flat and not of_log_one_less:
-            slopes[0] = slopes[-1] = 0.0
+        if flat_below:
+            slopes[0] = 0.0
+        if flat_above:
+            slopes[-1] = 0.0
         return cls(low, (high - low) / (_KNOTS - 1), values.detach(), slopes, torch.tensor(of_log_one_less))
 
     def forward(self, scores: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def class_correction(inner: Inner, log_others: Tensor) -> Correction | None:
 
     if inner.name == "nll":  # log(O - log p + 1) is smooth in log(1 - log p)
         return Correction.of(function, torch.zeros_like(most), most + _MARGIN, of_log_one_less=True)
-    return Correction.of(function, -most - _MARGIN, torch.zeros_like(most))
+    return Correction.of(function, -most - _MARGIN, torch.zeros_like(most), flat_below=True)  # no log p is above 0
 
 
 _MARGIN = 9.0
@@ -65,6 +65,11 @@ def label_correction(inner: Inner, log_others: Tensor) -> Correction | None:
     if not inner.gentle and bool((log_others == -math.inf).all()):
         return None
     most = log_one_plus(log_others).nan_to_num(posinf=0.0).amax(0) + _MARGIN
+    flat = not inner.gentle
     return Correction.of(
-        lambda x: label_posterior_scores(x, log_others, inner) - x, -most[0::2], most[1::2], flat=not inner.gentle
+        lambda x: label_posterior_scores(x, log_others, inner) - x,
+        -most[0::2],
+        most[1::2],
+        flat_below=flat,
+        flat_above=flat,
     )
