@@ -11,7 +11,7 @@ from equilog.core.grouping import GroupSums, LogTerms, residual_sums
 from equilog.core.inner import Inner, inner_of
 from equilog.core.pool_state import Layout
 from equilog.core.pools import Pools, as_pools, spans_parts
-from equilog.inputs.labels import IndexedLabels, Labels, along_labels, label_count
+from equilog.inputs.labels import IndexedLabels, Labels, label_count, sum_by_label
 from equilog.inputs.options import LabelOptions
 from equilog.ops import (
     Units,
@@ -29,7 +29,7 @@ from equilog.ops import (
 def pools_of_labels(options: LabelOptions, labels: Labels | IndexedLabels) -> Pools:
     """Return the pools of labels, or of whole samples where their positives are named."""
     device, pool = labels.logits.device, options.pool
-    if isinstance(pool, str) and pool == "label":
+    if options.by_label:
         pools, shape = label_count(labels.shape), labels.shape
         positions = shape[2:].numel()
         return Pools(pools, shape.numel(), positions, device, size=(shape[0] if len(shape) > 1 else 1) * positions)
@@ -51,12 +51,11 @@ def pools_of_labels(options: LabelOptions, labels: Labels | IndexedLabels) -> Po
 def layout_of_labels(options: LabelOptions, shape: torch.Size, *, counts: bool = False) -> Layout:
     """Return what the class mass of labels of this shape is; `counts`: whether each label is counted by itself."""
     inner = inner_of(options)
-    by_label = isinstance(options.pool, str) and options.pool == "label"
     return Layout(
         "multilabel",
         2,
-        spans=by_label or spans_parts(options.pool, shape),
-        pools=label_count(shape) if by_label else 1,
+        spans=options.by_label or spans_parts(options.pool, shape),
+        pools=label_count(shape) if options.by_label else 1,
         labels=label_count(shape) if counts else 0,
         compensated=inner.name != "odds" and not inner.separate,
         inner=inner.name,
@@ -86,7 +85,7 @@ def sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float, i
     assert isinstance(labels, Labels)
     probs, log_weight = targets_of_labels(labels)
     terms = LogTerms(inner.log_of_soft(log_odds_of_labels(labels, scale), probs), None, 1)
-    soft = labels.target.is_floating_point() and not inner.separate
+    soft = labels.may_be_soft and not inner.separate
     return GroupSums(
         terms.pooled(pools, log_weight),
         residual=residual_sums(inner, probs, log_weight, pools) if soft else None,
@@ -139,10 +138,8 @@ def count_by_label(labels: Labels | IndexedLabels) -> Tensor:
     """Return the weighted number of positives and of negatives of each label (2 L,), side by side; no gradient."""
     wide, count = precise(labels.logits.device), label_count(labels.shape)
     if isinstance(labels, Labels):
-        _, target, weight = labels.visible()
-        of_label = along_labels(torch.arange(count, device=target.device), labels.shape).reshape(-1)
-        both = torch.stack((weight * target, weight), 1).detach().to(wide)
-        positives, total = both.new_zeros(count, 2).index_add(0, of_label, both).unbind(1)
+        _, target, weight = (part.detach() for part in labels.visible())
+        positives, total = (sum_by_label(part, labels.shape) for part in (weight * target, weight))
     else:
         index = labels.index
         weight = index.new_ones((), dtype=wide) if labels.weight is None else labels.weight.detach().to(wide)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equilog.inputs.options import LabelOptions
 from equilog.inputs.values import check_is_tensor, check_tensors, known, reads_values, value_per_set
-from equilog.ops import PADDING, as_compute_dtype, compute_dtype, sorted_positives
+from equilog.ops import PADDING, as_compute_dtype, compute_dtype, precise, sorted_positives
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Labels:
 
     labels_per_set = 1
     """How many labels one of the pools' sets is."""
+
+    @property
+    def may_be_soft(self) -> bool:
+        """Whether a target may lie between 0 and 1."""
+        return self.target.is_floating_point()
 
     @property
     def kept(self) -> Tensor | None:
@@ -90,6 +95,9 @@ class IndexedLabels:
     shape: torch.Size
     """The shape of the caller's labels: (N, L), or (L,) for one sample."""
 
+    may_be_soft = False
+    """As of `Labels`."""
+
     @property
     def labels_per_set(self) -> int:
         """How many labels one of the pools' sets is: the pools are of samples."""
@@ -126,6 +134,13 @@ def label_count(shape: torch.Size) -> int:
 def along_labels(values: Tensor, shape: torch.Size) -> Tensor:
     """Return a number for each of L labels as one for every label of this shape, (N, L, d1, ...) or (L,)."""
     return values.reshape(-1, *[1] * (len(shape) - 1 - _label_dim(shape))).expand(shape)
+
+
+def sum_by_label(values: Tensor, shape: torch.Size) -> Tensor:
+    """Return the sum (L,) of what each label has in all samples, from a value for every label of this shape."""
+    others = [dim for dim in range(len(shape)) if dim != _label_dim(shape)]
+    wide = precise(values.device)
+    return values.reshape(shape).sum(others, dtype=wide) if others else values.to(wide)
 
 
 def _label_dim(shape: torch.Size) -> int:

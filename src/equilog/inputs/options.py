@@ -94,6 +94,11 @@ class LabelOptions(Options):
 
     index_target: bool | None = None
 
+    @property
+    def by_label(self) -> bool:
+        """Whether the labels of one number share a log, over all samples."""
+        return isinstance(self.pool, str) and self.pool == "label"
+
 
 _Kind = TypeVar("_Kind", bound=Options)
 

@@ -67,8 +67,13 @@ class PooledCriterion(Criterion):
         self._last_step: tuple[Tensor | int, Tensor | int] | None = None
 
     def extra_repr(self) -> str:
-        """Show the pool."""
-        return f"pool={self.options.pool!r}, scale={self.options.scale!r}, reduction={self.options.reduction!r}"
+        """Show the options that change what the loss is."""
+        prior = "auto" if self.class_count is not None else None if self.prior is None else "given"
+        options, size = self.options, f"num_{self._unit[1]}"
+        return (
+            f"{size}={getattr(self, size)!r}, prior={prior!r}, inner={options.inner!r}, pool={options.pool!r}, "
+            f"scale={options.scale!r}, reduction={options.reduction!r}"
+        )
 
     @property
     def streams(self) -> bool:

@@ -343,8 +343,7 @@ def _layer(
     if prior is not None:
         shift = log_odds_of_prior(options, prior, labels, like) + (0.0 if shift is None else shift)
     call = _Call(options, hidden, weight, shift, targets, log_weight, kept, label_weight, sample_weight, chunk_rows)
-    by_label = isinstance(options.pool, str) and options.pool == "label"
-    rows = _labels_as_rows(call) if by_label else _samples_as_rows(call)
+    rows = _labels_as_rows(call) if options.by_label else _samples_as_rows(call)
     row_inputs, columns, shift, log_weight = rows.inputs
     factors, factor = weight_of_logs(where, pos_weight, like), log_weight.detach().exp()
     pools = rows.samples.pools

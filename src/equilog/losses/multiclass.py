@@ -437,14 +437,9 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         return isinstance(self.options.balance, str) and self.options.balance == "class"
 
     def extra_repr(self) -> str:
-        """Show the pool, balance and prior."""
-        prior = "auto" if self.class_count is not None else None if self.prior is None else "given"
-        options = self.options
-        balance = options.balance if isinstance(options.balance, str) else options.balance.name
-        return (
-            f"num_classes={self.num_classes!r}, prior={prior!r}, balance={balance!r}, inner={options.inner!r}, "
-            f"{super().extra_repr()}"
-        )
+        """Show the options that change what the loss is."""
+        balance = self.options.balance
+        return f"{super().extra_repr()}, balance={(balance if isinstance(balance, str) else balance.name)!r}"
 
     def current_prior(self) -> Tensor | None:
         """Return the prior that the loss adds to the logits (C,), in counts or frequencies, or None."""

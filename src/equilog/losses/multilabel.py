@@ -166,7 +166,9 @@ def label_sums(
     """
     inner = inner_of(options)
     labels = read if shift is None else read.shifted(shift)
-    if isinstance(options.pool, str) and options.pool == "label":
+    if inner.name == "power" and not labels.may_be_soft:
+        inner = INNERS["odds"]  # which it is then, and which has kernels
+    if options.by_label:
         labels = labels.by_value().by_label()
     elif inner.name != "odds":
         labels = labels.by_value()
@@ -255,6 +257,10 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         tensor(0.1947)
         >>> criterion.predict(logits)
         tensor([[1, 0, 0, 0]])
+        >>> criterion = MultiLabelCrossEntropyLoss(4, prior="auto", pool="label")
+        >>> criterion(logits.requires_grad_(), torch.tensor([[1, 0, 0, 0]])).backward()
+        >>> criterion.current_prior()  # of one sample, with one more of each side
+        tensor([0.6667, 0.3333, 0.3333, 0.3333], dtype=torch.float64)
     """
 
     multilabel = True
@@ -334,21 +340,26 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
     ) -> Calibration:
         """Return what the logits of the trained model say, told by those of the training rows: each label's odds.
 
+        Balanced scores are the bare logits, up to a factor; of a loss with a prior those of the posterior with the log
+        odds of the prior taken off once, where the bare logits of overlapping labels may have it off twice.
+
         Args:
             logits: as in training; a sample of the training rows is enough.
             target: their targets.
             sample_weight: as in training.
             mask: as in training: False leaves a label out.
             pool_size: number of labels that shared a log in training; as in `LogBalancedCrossEntropyLoss.calibrate`.
+
+        Limits: the posterior is exact for hard labels, and where most are soft for soft ones. Of inner "divergence" in
+        pools of a few labels it is an approximation.
         """
         options: LabelOptions = self._call_options()
         read = read_labels(options, logits, target, weight=self.weight, sample_weight=sample_weight, mask=mask)
         shift, inner = self._shift(logits), inner_of(options)
         labels = read.by_value() if shift is None else read.by_value().shifted(shift)
         # Pools of one label each have masses of their own: as many columns, of which one sample's labels are a row.
-        by_label = isinstance(options.pool, str) and options.pool == "label"
-        columns = label_count(read.shape) if by_label else 1
-        labels = labels.by_label() if by_label else labels
+        columns = label_count(read.shape) if options.by_label else 1
+        labels = labels.by_label() if options.by_label else labels
         pools = pools_of_labels(options, labels)
         probs, log_weight = targets_of_labels(labels)
         kept = log_weight > -torch.inf
