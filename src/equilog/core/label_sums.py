@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equilog.core.grouping import GroupSums, LogTerms, residual_sums
+from equilog.core.grouping import GroupSums, residual_sums
 from equilog.core.inner import Inner, inner_of
 from equilog.core.pool_state import Layout
 from equilog.core.pools import Pools, as_pools, spans_parts
@@ -16,12 +16,16 @@ from equilog.inputs.options import LabelOptions
 from equilog.ops import (
     Units,
     as_compute_dtype,
+    as_two_classes,
+    compute_dtype,
     indexed_label_log_sums,
     label_log_terms,
+    log_terms_of_labels,
     pooled_label_log_sums,
     pooled_label_logs,
+    pooled_label_terms,
     precise,
-    scores_of,
+    shares_of,
     takes_label_logs,
 )
 
@@ -83,27 +87,24 @@ def sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float, i
     if inner.name == "odds":
         return GroupSums(pooled_sums_of_labels(labels, pools, scale))
     assert isinstance(labels, Labels)
-    probs, log_weight = targets_of_labels(labels)
-    terms = LogTerms(inner.log_of_soft(log_odds_of_labels(labels, scale), probs), None, 1)
+    data, term = (labels.logits, labels.target, labels.weight), inner.log_of_soft
+    if pools.consecutive and pools.sets:
+        log_sums = pooled_label_terms(*data, term, pools.size, scale)
+    else:
+        log_sums = pools.log_sums(log_terms_of_labels(*data, term, scale))
     soft = labels.may_be_soft and not inner.separate
-    return GroupSums(
-        terms.pooled(pools, log_weight),
-        residual=residual_sums(inner, probs, log_weight, pools) if soft else None,
-    )
+    return GroupSums(log_sums, residual=residual_of_labels(labels, pools, inner) if soft else None)
 
 
-def log_odds_of_labels(labels: Labels, scale: float) -> Tensor:
-    """Return the log odds (n, 2) against yes and no, 0 where a label is left out."""
-    x = scores_of(labels.visible()[0], None, scale)
-    return torch.stack((-x, x), 1)
+def residual_of_labels(labels: Labels, pools: Pools, inner: Inner) -> Tensor:
+    """Return what the best scores leave of each pool's positive and negative sum (P, 2); no gradient."""
+    target = labels.target if labels.weight is None else torch.where(labels.weight == 0, 0.0, labels.target)
+    return residual_sums(inner, *shares_of(target.to(compute_dtype(labels.logits)), labels.weight), pools)
 
 
-def targets_of_labels(labels: Labels) -> tuple[Tensor, Tensor]:
-    """Return the shares (n, 2) of yes and no in each target, and the log weights (n,)."""
-    _, target, weight = labels.visible()
-    kept = weight != 0
-    log_weight = torch.where(kept, torch.where(kept, weight, 1.0).log(), -torch.inf)
-    return torch.stack((target, 1.0 - target), 1), log_weight
+def two_classes_of(labels: Labels, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the log odds (n, 2) against yes and no, their shares (n, 2) in the target, and the log weights (n,)."""
+    return as_two_classes(labels.logits, labels.target, labels.weight, scale)
 
 
 def label_logs(

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from equilog.core.chunks import Chunks
-from equilog.core.grouping import GroupSums, residual_sums
+from equilog.core.grouping import GroupSums
 from equilog.core.inner import Inner, inner_of
-from equilog.core.label_sums import layout_of_labels, pools_of_labels, sums_of_labels, targets_of_labels
+from equilog.core.label_sums import layout_of_labels, pools_of_labels, residual_of_labels, sums_of_labels
 from equilog.core.linear_layer import Layer, as_head, check_layer, rows_of_a_chunk, uncompiled, with_known_units
 from equilog.core.pool_state import ClassMass, ProcessGroup
 from equilog.core.pool_sums import PoolSums
@@ -385,7 +385,7 @@ def _residual(rows: _Rows, inner: Inner, factor: Tensor) -> Tensor:
     of_rows = factor.new_zeros(len(factor), 2)
     for numbers in rows.chunks:
         labels = rows.read(factor.new_zeros(len(numbers), len(rows.inputs[1])), numbers).by_value()
-        of_rows[numbers] = residual_sums(inner, *targets_of_labels(labels), pools_of_labels(_APART, labels))
+        of_rows[numbers] = residual_of_labels(labels, pools_of_labels(_APART, labels), inner)
     pools = rows.samples.pools
     return factor.new_zeros(pools.count, 2).index_add(0, pools.ids, factor[:, None] * of_rows)
 

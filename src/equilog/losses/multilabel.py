@@ -17,10 +17,9 @@ from equilog.core.label_sums import (
     count_of_labels,
     label_logs,
     layout_of_labels,
-    log_odds_of_labels,
     pools_of_labels,
     sums_of_labels,
-    targets_of_labels,
+    two_classes_of,
 )
 from equilog.core.pool_state import ClassMass, Layout, ProcessGroup
 from equilog.core.pool_sums import PoolSums, pooled_loss
@@ -119,8 +118,9 @@ def multilabel_cross_entropy(
         mean fixed; those with respect to soft targets the factors on the logs. In a plain call on the CPU nothing of
         the size of the logits is made but their gradient, and the product of the weights where some are given for each
         label. A prior makes one copy of the logits. Pool "label" makes copies of logits and targets, label by label.
-        An inner term other than "odds" is made by torch's operations, in some ten tables of two numbers a label. With
-        both of these label indices become a table of yes and no, a byte a label.
+        An inner term other than "odds" is made by torch's operations, which take many times as long, in dozens of
+        tables of the size of the logits; of a million labels and more, on the CPU, block by block, in four at most.
+        With pool "label" or another inner term label indices become a table of yes and no, a byte a label.
 
     Source:
         Su Jianlin, https://kexue.fm/archives/7359 (2020) and 9064 (2022, soft labels); Su et al., arXiv 2208.02955.
@@ -361,7 +361,7 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         columns = label_count(read.shape) if options.by_label else 1
         labels = labels.by_label() if options.by_label else labels
         pools = pools_of_labels(options, labels)
-        probs, log_weight = targets_of_labels(labels)
+        log_odds, probs, log_weight = two_classes_of(labels, options.scale)
         kept = log_weight > -torch.inf
         size = self._calibrated_pool_size(pool_size, int(kept.sum()), len(kept), pools)
         mostly_soft = 2 * int((kept & (probs > 0).all(1)).sum()) > int(kept.sum())
@@ -372,7 +372,6 @@ class MultiLabelCrossEntropyLoss(PooledCriterion):
         def in_columns(values: Tensor) -> Tensor:
             return values.reshape(columns, -1, 2).transpose(0, 1).reshape(-1, 2 * columns)
 
-        log_odds = log_odds_of_labels(labels, options.scale)
         terms = in_columns(inner.log_of_soft(log_odds, probs) + log_weight[:, None])
         log_others = draw_pools(LogTerms(terms, None, 1), terms.new_zeros(len(terms)), size - 1)
         # The share of binary cross-entropy's gradient that a label keeps.
