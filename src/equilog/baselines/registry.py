@@ -51,6 +51,11 @@ class LossEntry:
     named_only: bool = False
     """Whether it is compared where it is named, and not among all."""
 
+    @property
+    def description(self) -> str:
+        """What it is, what it fits, and when it is compared."""
+        return f"{self.summary} ({', '.join(sorted(self.tasks))}{', where named' if self.named_only else ''})"
+
 
 def _log_balanced(
     name: str,

@@ -119,7 +119,7 @@ def multilabel_cross_entropy(
         the size of the logits is made but their gradient, and the product of the weights where some are given for each
         label. A prior makes one copy of the logits. Pool "label" makes copies of logits and targets, label by label.
         An inner term other than "odds" is made by torch's operations, which take many times as long, in dozens of
-        tables of the size of the logits; of a million labels and more, on the CPU, block by block, in four at most.
+        tables of the size of the logits; of a million labels and more, on the CPU, block by block, in four and 50 MB.
         With pool "label" or another inner term label indices become a table of yes and no, a byte a label.
 
     Source:
