@@ -294,16 +294,70 @@ def test_posterior_of_labels_in_finite_pools_is_exact(size: int) -> None:
     assert float((found - RATE).abs().max()) < EXACT
 
 
+LABEL_PRIOR = torch.tensor([0.2, 0.4, 0.6, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("inner", "pool", "prior"),
+    [
+        *(("odds", pool, None) for pool in (1, 4, 16, "sample", "batch")),
+        *(("odds", pool, LABEL_PRIOR) for pool in (1, 16, "label")),
+        *(("nll", pool, LABEL_PRIOR) for pool in (1, 16, "label")),
+        ("divergence", "label", LABEL_PRIOR),
+    ],
+)
 @pytest.mark.parametrize("pos_weight", [None, 3.0])
-@pytest.mark.parametrize("pool", [1, 4, 16, "sample", "batch"])
-def test_calibrated_posterior_of_labels(pool: int | str, pos_weight: float | None) -> None:
+def test_calibrated_posterior_of_labels(
+    pos_weight: float | None, inner: Any, pool: int | str, prior: Tensor | None
+) -> None:
+    """Four labels of their own scores. Balanced scores are those of the posterior with the prior taken off, no more."""
     index = in_random_pools(8192).reshape(-1, 4)
     context, yes = CONTEXT[index], YES[index]
-    criterion = MultiLabelCrossEntropyLoss(pool=pool, pos_weight=pos_weight)
-    scores = newton(lambda x: criterion(x[context], yes), torch.zeros_like(RATE))
-    calibration = criterion.calibrate(scores[context], yes, pool_size=context.numel() if pool == "batch" else None)
+    criterion = MultiLabelCrossEntropyLoss(pool=pool, inner=inner, prior=prior, pos_weight=pos_weight)
+
+    def logits(scores: Tensor) -> Tensor:
+        return scores.gather(0, context)
+
+    start = torch.zeros(2, 4, dtype=torch.float64)
+    scores = newton(lambda x: criterion(logits(x), yes), start)
+    size = {"batch": context.numel(), "label": len(context)}.get(pool) if isinstance(pool, str) else None
+    calibration = criterion.calibrate(logits(scores), yes, pool_size=size)
+    seen = start.scatter_add(0, context, yes.double()) / start.scatter_add(0, context, torch.ones_like(yes).double())
     found = calibration.probabilities(scores, "posterior")
-    assert float((found - RATE).abs().max()) < (1e-6 if pool == 1 else SAMPLED)
+    assert float((found - seen).abs().max()) < (1e-6 if pool == 1 or inner == "divergence" else SAMPLED)
+    if prior is not None and pos_weight is None:
+        balanced = torch.logit(found) - torch.logit(prior)
+        torch.testing.assert_close(calibration.scores(scores, "balanced"), balanced, rtol=1e-6, atol=1e-6)
+    bare = criterion.uncalibrated()
+    assert torch.equal(bare.predict(scores), (scores > 0).long()) or (inner, pool) == ("nll", 1)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("pool", [1, 4])
+@pytest.mark.parametrize("inner", INNERS)
+def test_a_calibration_of_labels_is_that_of_two_classes(inner: Any, pool: int, soft: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = 2 * torch.randn(200, generator=generator, dtype=torch.float64)
+    yes = torch.rand(200, generator=generator, dtype=torch.float64)
+    yes = yes if soft else (yes < 0.2).long()
+    options: Any = {"inner": inner, "pool": pool, "scale": 0.7, "prior_strength": 0.8}
+    of_labels = MultiLabelCrossEntropyLoss(prior=[0.2], **options)
+    of_classes = LogBalancedCrossEntropyLoss(prior=[0.8, 0.2], **options)
+
+    def both(x: Tensor) -> Tensor:
+        return torch.stack((torch.zeros_like(x), x), 1)
+
+    probe = torch.linspace(-9, 9, 41, dtype=torch.float64)
+    label = of_labels.calibrate(x[:, None], yes[:, None])
+    choice = of_classes.calibrate(both(x), both(yes) + torch.tensor([1.0, 0]) * (1 - yes)[:, None] if soft else yes)
+    for one, two, kinds in (
+        (label, choice, ("balanced", "posterior")),
+        (of_labels.uncalibrated(), of_classes.uncalibrated(), ("balanced",)),
+    ):
+        for kind in kinds:
+            expected = two.scores(both(probe), kind).diff(dim=1)
+            # Two splines, of a logit and of the two log-probabilities.
+            torch.testing.assert_close(one.scores(probe[:, None], kind), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("balance", ["pair", "none", torch.tensor([0, 0, 1])], ids=["pair", "none", "blocks"])

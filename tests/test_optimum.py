@@ -307,26 +307,38 @@ def test_scores_want_rows_that_sum_to_one() -> None:
         scores(torch.tensor([[0.7, 0.7]]))
 
 
-@pytest.mark.parametrize("pool", ["sample", "batch", 5])
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**20), spoil=st.booleans())
-def test_multilabel_closed_form_is_the_minimum(pool: str | int, seed: int, spoil: bool) -> None:
+@pytest.mark.parametrize("pool", ["sample", "batch", "label", 5])
+@settings(max_examples=24, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**20), spoil=st.booleans(), inner=st.sampled_from(["odds", "nll", "power", "divergence"]))
+def test_multilabel_closed_form_is_the_minimum(pool: str | int, seed: int, spoil: bool, inner: Any) -> None:
+    """Of "odds" and "divergence"; of "nll" and "power", which are not convex, where the gradient is 0."""
     generator = np.random.default_rng(seed)
     target = torch.from_numpy(generator.beta(0.7, 0.7, size=(3, 4)))
     if spoil:
         target[0, :2] = torch.tensor([0.0, 1.0])
     certain = (target == 0) | (target == 1)
-    free = multilabel_scores(target, scale=0.5).masked_fill(certain, 0.0).requires_grad_()
-    best = torch.where(certain, multilabel_scores(target), free)
-    (gradient,) = torch.autograd.grad(multilabel_cross_entropy(best, target, pool=pool, scale=0.5), free)
-    assert gradient.abs().max() < 1e-14  # convex, so the only minimum
-    assert multilabel_regret(multilabel_scores(target, scale=0.5), target, pool=pool, scale=0.5) == 0
-    assert multilabel_regret(torch.from_numpy(generator.normal(size=(3, 4))), target, pool=pool) > 0
-    root = (target * (1 - target)).sqrt()
-    by_pool = {"sample": [4, 4, 4], "batch": [12], 5: [5, 5, 2]}[pool]
-    left = torch.stack([part.sum() for part in root.flatten().split(by_pool)])
-    expected = 2 * (1 + left).log().sum()
-    assert multilabel_minimum(target, pool=pool, reduction="sum").item() == pytest.approx(expected.item(), rel=1e-12)
+    options: dict[str, Any] = {"pool": pool, "inner": inner}
+    scores = multilabel_scores(target, inner=inner, scale=0.5)
+    free = scores.masked_fill(certain, 0.0).requires_grad_()
+    best = torch.where(certain, scores, free)
+    (gradient,) = torch.autograd.grad(multilabel_cross_entropy(best, target, scale=0.5, **options), free)
+    assert gradient.abs().max() < 1e-14
+    assert abs(multilabel_regret(scores, target, scale=0.5, **options)) < 1e-14
+    if inner != "nll":
+        assert multilabel_regret(torch.from_numpy(generator.normal(size=(3, 4))), target, **options) > 0
+    both = torch.stack((target, 1 - target))
+    terms = {
+        "odds": (target * (1 - target)).sqrt().expand(2, 3, 4),
+        "nll": torch.special.entr(both),
+        "power": 1 - both**both,
+        "divergence": torch.zeros_like(both),
+    }[inner]
+    by_pool = {"sample": [4, 4, 4], "batch": [12], "label": [3, 3, 3, 3], 5: [5, 5, 2]}[pool]
+    terms = terms.mT if pool == "label" else terms
+    left = 1 + torch.stack([part.sum(1) for part in terms.reshape(2, 12).split(by_pool, 1)])
+    expected = (left / left.mean(1, keepdim=True) * left.log()).sum()
+    least = multilabel_minimum(target, reduction="sum", **options).item()
+    assert least == pytest.approx(expected.item(), rel=1e-12, abs=1e-14)
 
 
 SPARSE = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
@@ -346,8 +358,9 @@ def test_the_mean_of_the_minimum_is_below_that_of_finite_scores_nearby(name: str
 
 @pytest.mark.parametrize("pool", ["sample", "batch", 2])
 def test_the_mean_of_the_multilabel_minimum_is_that_of_finite_scores_nearby(pool: str | int) -> None:
-    nearby = multilabel_scores(SPARSE).clamp(-30.0, 30.0)
-    loss = multilabel_cross_entropy(nearby, SPARSE, pool=pool)
-    least = multilabel_minimum(SPARSE, pool=pool)
-    assert 0 <= loss - least < 1e-8
-    assert multilabel_regret(multilabel_scores(SPARSE), SPARSE, pool=pool) == 0
+    for inner in ("odds", "nll"):
+        best = multilabel_scores(SPARSE, inner=inner)
+        loss = multilabel_cross_entropy(best.clamp(-30.0, 30.0), SPARSE, inner=inner, pool=pool)
+        least = multilabel_minimum(SPARSE, inner=inner, pool=pool)
+        assert 0 <= loss - least < 1e-8
+        assert multilabel_regret(best, SPARSE, inner=inner, pool=pool) == 0

@@ -55,8 +55,9 @@ def _labels(pool: str | int, *, also: str = "", **options: Any) -> Setting:
     """A pool of q sets is one of the labels of q rows."""
 
     def build(counts: TargetCounts) -> Criterion:
-        size = pool * len(counts.class_count) if isinstance(pool, int) else pool
-        return MultiLabelCrossEntropyLoss(pool=size, **options)
+        labels = len(counts.class_count)
+        size = pool * labels if isinstance(pool, int) else pool
+        return MultiLabelCrossEntropyLoss(labels, pool=size, **options)
 
     name = "-".join(filter(None, ("labels", str(pool), also)))
     return Setting(name, frozenset({"multilabel"}), build, ours=True, options=(("pool", pool), *options.items()))
@@ -98,6 +99,10 @@ SETTINGS: dict[str, Setting] = {
         *(_truncated(order) for order in (2, 4, 16)),
         *(_labels(pool) for pool in ("sample", 4, 16, "batch", "stream")),
         _labels("batch", also="half", scale=0.5),
+        *(_labels(pool, also="auto", prior="auto") for pool in ("sample", "batch", "label")),
+        *(_labels(pool) for pool in ("label", "label-stream")),
+        *(_labels(pool, also=inner, inner=inner) for inner in ("nll", "divergence") for pool in ("batch", "label")),
+        *(_labels(pool, also="auto-nll", inner="nll", prior="auto") for pool in ("batch", "label")),
     )
 }
 """Every setting by name."""

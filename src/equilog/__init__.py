@@ -14,7 +14,8 @@ from equilog.losses.class_mass import (
     multilabel_class_mass,
 )
 from equilog.losses.from_cross_entropy import log_balanced_from_cross_entropy
-from equilog.losses.linear import linear_log_balanced_cross_entropy, linear_multilabel_cross_entropy
+from equilog.losses.linear import linear_log_balanced_cross_entropy
+from equilog.losses.linear_multilabel import linear_multilabel_cross_entropy
 from equilog.losses.multiclass import LogBalancedCrossEntropyLoss, log_balanced_cross_entropy
 from equilog.losses.multilabel import MultiLabelCrossEntropyLoss, multilabel_cross_entropy
 

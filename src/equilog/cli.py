@@ -350,7 +350,7 @@ def _names(options: Sequence[str] | None) -> list[str]:
 def _print_names() -> None:
     for title, rows in (
         ("Data sets", [(name, named.summary) for name, named in NAMED.items()]),
-        ("Losses", [(entry.name, f"{entry.summary} ({', '.join(sorted(entry.tasks))})") for entry in LOSSES.values()]),
+        ("Losses", [(entry.name, entry.description) for entry in LOSSES.values()]),
         (
             "Models, also NAME-balanced",
             [

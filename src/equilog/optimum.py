@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from equilog.core.grouping import ClassBalance, Grouping, as_grouping
-from equilog.core.inner import INNERS
+from equilog.core.inner import INNERS, inner_of
 from equilog.core.pool_sums import PoolSums
 from equilog.core.pools import as_pools
 from equilog.inputs.classes import read_sets
@@ -257,42 +257,53 @@ def regret(
         excess = excess - minimum(
             target, balance=balance, inner=inner, compensation=compensation, pool=pool, reduction=undivided
         )
-        # Of nll, which may be less elsewhere, a difference below 0 is to be seen; of the others it is rounding.
-        excess = excess if inner == "nll" else excess.clamp(min=0.0)
+        excess = _without_rounding(inner, excess)
     return _reduced(reduction, excess, part)
 
 
-def multilabel_scores(target: Tensor, *, scale: float = 1.0) -> Tensor:
+def multilabel_scores(target: Tensor, *, inner: InnerName = "odds", scale: float = 1.0) -> Tensor:
     r"""Scores at which `multilabel_cross_entropy` of these targets is smallest, whatever the pools.
 
     $$ x = \frac{\log t - \log(1 - t)}{2 \cdot \text{scale}} $$
 
+    For every other inner term than "odds" it is the log odds of the target / scale. There the gradient of "nll" is 0,
+    but its value need not be the smallest, as `scores` says. Where the loss has a prior, its log odds come off.
+
     Args:
         target: any shape, in [0, 1].
+        inner: the loss's.
         scale: the loss's.
 
     Returns:
         Scores of the target's shape, float64; infinite where the target is 0 or 1.
 
     Raises:
-        ValueError: scale is not positive.
+        ValueError: scale is not positive, or there is no such inner term.
 
     Source:
-        Su Jianlin, https://kexue.fm/archives/9064 (2022).
+        Su Jianlin, https://kexue.fm/archives/9064 (2022), for the odds.
 
     Example:
         >>> (2 * multilabel_scores(torch.tensor([0.0, 0.3, 0.5]))).sigmoid()
         tensor([0.0000, 0.3000, 0.5000], dtype=torch.float64)
     """
     check_scale("multilabel_scores", scale)
-    return torch.logit(target.double()) / (2.0 * scale)
+    term = inner_of(LabelOptions(where="multilabel_scores", inner=inner))
+    return torch.logit(target.double()) / (term.calibration_factor * scale)
 
 
-def multilabel_minimum(target: Tensor, *, pool: Pool = "sample", reduction: Reduction = "mean") -> Tensor:
+def multilabel_minimum(
+    target: Tensor, *, inner: InnerName = "odds", pool: Pool = "sample", reduction: Reduction = "mean"
+) -> Tensor:
     r"""The smallest `multilabel_cross_entropy`: $2 \log(1 + \sum \sqrt{t (1 - t)})$ summed over the pools.
+
+    For inner "divergence" it is 0, up to rounding; for "nll" and "power" $w_+ \log(1 + R_+) + w_- \log(1 + R_-)$, the
+    value at the answer, with $R_+ = -\sum t \log t$ and $\sum (1 - t^t)$, $R_-$ the same of $1 - t$, and $w = (1 + R) /
+    \mathrm{mean}(1 + R)$.
 
     Args:
         target: of the shape of the logits, in [0, 1].
+        inner: the loss's.
         pool: the loss's.
         reduction: the loss's.
 
@@ -306,30 +317,35 @@ def multilabel_minimum(target: Tensor, *, pool: Pool = "sample", reduction: Redu
         >>> multilabel_minimum(torch.tensor([[0.5, 0.5, 1.0]]), reduction="sum")  # 2 log 2
         tensor(1.3863, dtype=torch.float64)
     """
-    best = multilabel_scores(target)
-    least = multilabel_cross_entropy(best, target, pool=pool, reduction=_undivided(reduction))
-    return _reduced(reduction, least, _sums_of_labels(torch.zeros_like(best), target, pool))
+    best = multilabel_scores(target, inner=inner)
+    least = multilabel_cross_entropy(best, target, inner=inner, pool=pool, reduction=_undivided(reduction))
+    return _reduced(reduction, least, _sums_of_labels(torch.zeros_like(best), target, inner, pool))
 
 
 def multilabel_regret(
     logits: Tensor,
     target: Tensor,
     *,
+    inner: InnerName = "odds",
     pool: Pool = "sample",
     scale: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """How much of `multilabel_cross_entropy` better scores could still remove: the loss less its minimum.
 
+    For inner "nll" it may be negative, where the answer is not the minimum.
+
     Args:
-        logits: (N, L) or any shape that starts with the samples, floating point.
+        logits: (N, L) or any shape that starts with the samples, floating point, with the log odds of the prior added
+            where the loss has one.
         target: of the shape of `logits`, in [0, 1].
+        inner: the loss's.
         pool: the loss's.
         scale: the loss's.
         reduction: the loss's.
 
     Returns:
-        Nats, float64, a scalar, or one value a pool for reduction "none"; 0 or more.
+        Nats, float64, a scalar, or one value a pool for reduction "none"; 0 or more, but for "nll".
 
     Source:
         This project.
@@ -339,9 +355,9 @@ def multilabel_regret(
         tensor(0., dtype=torch.float64)
     """
     undivided = _undivided(reduction)
-    loss = multilabel_cross_entropy(logits.double(), target, pool=pool, scale=scale, reduction=undivided)
-    excess = (loss - multilabel_minimum(target, pool=pool, reduction=undivided)).clamp(min=0.0)
-    return _reduced(reduction, excess, _sums_of_labels(logits.double(), target, pool))
+    loss = multilabel_cross_entropy(logits.double(), target, inner=inner, pool=pool, scale=scale, reduction=undivided)
+    excess = _without_rounding(inner, loss - multilabel_minimum(target, inner=inner, pool=pool, reduction=undivided))
+    return _reduced(reduction, excess, _sums_of_labels(logits.double(), target, inner, pool))
 
 
 def _undivided(reduction: Reduction) -> Reduction:
@@ -354,10 +370,18 @@ def _reduced(reduction: Reduction, values: Tensor, pools: PoolSums) -> Tensor:
     return mean_of(values, pools.mean_units()) if reduction == "mean" else values
 
 
-def _sums_of_labels(logits: Tensor, target: Tensor, pool: Pool) -> PoolSums:
-    options = LabelOptions(where="multilabel_minimum", pool=pool)
+def _without_rounding(inner: str, excess: Tensor) -> Tensor:
+    """Return a difference from the least value without what is rounding below 0.
+
+    Of nll, which may be less elsewhere, a difference below 0 is to be seen.
+    """
+    return excess if inner == "nll" else excess.clamp(min=0.0)
+
+
+def _sums_of_labels(logits: Tensor, target: Tensor, inner: str, pool: Pool) -> PoolSums:
+    options = LabelOptions(where="multilabel_minimum", inner=inner, pool=pool)
     labels = read_labels(options, logits, target, weight=None, sample_weight=None, mask=None)
-    return label_sums(options, labels, None)
+    return label_sums(options, labels, None, None)
 
 
 def _as_probabilities(where: str, target: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contract.cases import Case, Inputs, cases, random_targets
+from contract.cases import INNERS, Case, Inputs, cases, random_targets
 from equilog import log_balanced_cross_entropy, multilabel_cross_entropy
 
 # Identities hold to rounding: 1e-16 of sums of a few units.
@@ -81,6 +82,39 @@ def test_two_classes_are_the_multilabel_loss(
     (gradient,) = torch.autograd.grad(ours.sum(), logits, retain_graph=True)
     (expected,) = torch.autograd.grad(theirs.sum(), logits)
     torch.testing.assert_close(gradient, expected, **SAME)
+
+
+@pytest.mark.parametrize("inner", INNERS)
+@pytest.mark.parametrize("kind", ["index", "probability", "sparse"])
+def test_two_classes_are_the_labels_of_a_sample(kind: str, inner: Any) -> None:
+    """m = 2 of everything: inner terms, priors and the units of the mean, a set a label, and pools by label."""
+    generator = torch.Generator().manual_seed(2)
+    x = (2 * torch.randn(5, 3, generator=generator, dtype=torch.float64)).requires_grad_()
+    yes = torch.rand(5, 3, generator=generator, dtype=torch.float64)
+    yes = (yes < 0.4).long() if kind == "index" else yes if kind == "probability" else (2 * yes - 0.5).clamp(0, 1)
+    prior = torch.tensor([0.1, 0.5, 0.7], dtype=torch.float64)
+    weight = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.5], dtype=torch.float64)
+    options: dict[str, Any] = {"inner": inner, "scale": 0.7}
+
+    def of_classes(x: Tensor, yes: Tensor, prior: Tensor, pool: Any, weight: Tensor) -> Tensor:
+        z = x + 0.8 * torch.logit(prior)
+        target = yes if kind == "index" else torch.stack((1 - yes, yes), 1)
+        sets = torch.stack((torch.zeros_like(z), z), 1)
+        return log_balanced_cross_entropy(sets, target, pool=pool, sample_weight=weight, **options)
+
+    for pool in ("sample", "batch", 4, "label"):
+        ours = (
+            of_classes(x, yes, prior, pool, weight)
+            if pool != "label"
+            else of_classes(x.T.reshape(-1), yes.T.reshape(-1), prior.repeat_interleave(5), 5, weight.repeat(3))
+        )
+        theirs = multilabel_cross_entropy(
+            x, yes, pool=pool, prior=prior, prior_strength=0.8, sample_weight=weight, **options
+        )
+        torch.testing.assert_close(ours, theirs, **SAME)
+        (gradient,) = torch.autograd.grad(ours, x)
+        (expected,) = torch.autograd.grad(theirs, x)
+        torch.testing.assert_close(gradient, expected, **SAME)
 
 
 def test_pools_of_one_label_are_binary_cross_entropy() -> None:

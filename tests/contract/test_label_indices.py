@@ -53,6 +53,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sample weight": {"sample_weight": weights()["sample_weight"]},
     "each weight": {"sample_weight": weights()["sample_weight"][:, None] * weights()["weight"]},
     "mask": {"mask": weights()["mask"]},
+    "prior": {"prior": torch.linspace(0.02, 0.6, L).double(), "prior_strength": 0.7},
+    "nll": {"inner": "nll", "mask": weights()["mask"]},
+    "divergence": {"inner": "divergence", "pool": "batch"},
+    "label": {"pool": "label", "sample_weight": weights()["sample_weight"]},
     "everything": {**weights(), "pool": torch.tensor([1, 0, 1, 3, 3, 0]), "scale": 1.4, "pos_weight": 0.3},
 }
 named = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,6 +71,30 @@ def test_a_module_without_running_prior_or_stream_has_no_state_of_its_own(case: 
 def test_a_running_prior_and_a_stream_need_the_number_of_classes(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"^LogBalancedCrossEntropyLoss: .* Say LogBalancedCrossEntropyLoss\(num_cl"):
         LogBalancedCrossEntropyLoss(**options)
+    options = {"pool": "label-stream"} if "pool" in options else options
+    with pytest.raises(ValueError, match=r"^MultiLabelCrossEntropyLoss: .* Say MultiLabelCrossEntropyLoss\(num_labels"):
+        MultiLabelCrossEntropyLoss(**options)
+
+
+def test_labels_count_their_positives_and_negatives_each() -> None:
+    """By the weights of the labels, named or with a value each; of the next step the prior is one more of each."""
+    x, target = learning(4, 3, seed=0), torch.tensor([[1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 0, 1]])
+    weight = torch.tensor([1.0, 2.0, 0.0, 0.5])
+    mask = torch.tensor([True, True, False])
+    named = torch.tensor([[0, -1], [2, 0], [-1, -1], [0, 2]])
+    for form in (target, named, target.float()):
+        criterion = MultiLabelCrossEntropyLoss(3, prior="auto", pool="label", prior_strength=0.5)
+        criterion(x, form, sample_weight=weight, mask=mask)
+        assert criterion.class_count is not None
+        assert criterion.class_count.tolist() == [[3.5, 0.0], [0.0, 3.5], [0.0, 0.0]]
+        prior = torch.tensor([4.5 / 5.5, 1 / 5.5, 0.5])
+        expected = multilabel_cross_entropy(x, target, pool="label", prior=prior, prior_strength=0.5)
+        torch.testing.assert_close(criterion(x, form), expected)
+    with pytest.raises(ValueError, match=r"the running prior counts 3 labels, but logits have 2. Say num_labels=2"):
+        criterion(learning(4, 2), torch.zeros(4, 2))
+    stream = MultiLabelCrossEntropyLoss(3, pool="label-stream")
+    with pytest.raises(ValueError, match=r"the stream is one of 3 labels, but logits have 2. Say num_labels=2"):
+        stream(learning(4, 2), torch.zeros(4, 2))
 
 
 @pytest.mark.parametrize("balance", ["class", "pair", "none", torch.tensor([4, 0, 4])], ids=str)
@@ -167,12 +192,19 @@ def as_a_part(criterion: Any, logits: Tensor, target: Tensor) -> None:
     criterion(logits, target, class_mass=criterion.class_mass(logits, target))
 
 
+REMEMBERING: dict[str, Callable[[], LogBalancedCrossEntropyLoss | MultiLabelCrossEntropyLoss]] = {
+    "classes": lambda: LogBalancedCrossEntropyLoss(3, pool="stream", prior="auto"),
+    "labels": lambda: MultiLabelCrossEntropyLoss(pool="stream"),
+    "each label": lambda: MultiLabelCrossEntropyLoss(3, pool="label-stream", prior="auto", inner="nll"),
+}
+remembering = pytest.mark.parametrize("make", REMEMBERING.values(), ids=REMEMBERING)
+
+
 @pytest.mark.parametrize("call", [without_gradient, under_no_grad, under_inference_mode, under_func_grad, as_a_part])
-@pytest.mark.parametrize("make", MODULES)
+@remembering
 def test_only_a_step_that_learns_is_remembered(make: Any, call: Any) -> None:
     """A validation loop in training mode is none, and leaves the next step as it would have been."""
-    options: dict[str, Any] = {} if make is MultiLabelCrossEntropyLoss else {"num_classes": 3, "prior": "auto"}
-    criterion, other = (make(pool="stream", **options) for _ in range(2))
+    criterion, other = make(), make()
     target = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)).softmax(1)
     for each in (criterion, other):
         each(learning(6, 3, seed=0), target)
@@ -183,9 +215,9 @@ def test_only_a_step_that_learns_is_remembered(make: Any, call: Any) -> None:
     assert_same_state(criterion, other)
 
 
-@pytest.mark.parametrize("make", MODULES)
+@remembering
 def test_evaluation_remembers_nothing(make: Any) -> None:
-    criterion = make(pool="stream") if make is MultiLabelCrossEntropyLoss else make(3, pool="stream")
+    criterion = make()
     target = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)).softmax(1)
     criterion(learning(6, 3, seed=0), target)
     criterion(learning(6, 3, seed=1), target)

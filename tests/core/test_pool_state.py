@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from equilog import ClassMass, class_mass, log_balanced_cross_entropy, multilabel_class_mass
+from equilog.core.pool_state import numbers_in, sets_in
 
 C = 4
 BLOCKS = torch.tensor([0, 1, 0, 1])
@@ -35,6 +36,7 @@ MASSES = {
     "nll": lambda seed, n: class_mass(*draw(seed, n, soft=True), inner="nll"),
     "divergence": lambda seed, n: class_mass(*draw(seed, n), inner="divergence"),
     "labels": lambda seed, n: multilabel_class_mass(*(v.double() for v in draw(seed, n, soft=True))),
+    "each label": lambda seed, n: multilabel_class_mass(*draw(seed, n, soft=True), pool="label", inner="nll"),
 }
 
 
@@ -59,7 +61,11 @@ def test_a_mass_packs_and_unpacks_to_itself():
     for kind, make in MASSES.items():
         mass = make(3, 5)
         same(mass.unpacked(mass.packed()), mass)
-        assert len(mass.packed()) == len(mass.log_sums) + 2 * mass.layout.classes + 4, kind
+        layout = mass.layout
+        assert len(mass.packed()) == numbers_in(len(mass.log_sums) // layout.pools, layout.classes, layout), kind
+        if layout.pools == 1:
+            assert len(mass.packed()) == len(mass.log_sums) + 2 * layout.classes + 4, kind
+        assert sets_in(mass.packed(), layout) == mass.sets, kind
 
 
 @pytest.mark.parametrize(

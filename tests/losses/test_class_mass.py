@@ -15,7 +15,6 @@ from equilog import (
     multilabel_class_mass,
     multilabel_cross_entropy,
 )
-from equilog.core.pool_state import SETS
 
 C = 4
 BLOCKS = torch.tensor([0, 1, 0, 1])
@@ -120,23 +119,33 @@ def test_parts_with_index_targets_share_the_compensation_of_soft_ones(compensati
     close(y.grad, z.grad)
 
 
-@pytest.mark.parametrize("pool", ["batch", "sample"])
-def test_multilabel_parts_add_up_to_the_whole(pool):
+@pytest.mark.parametrize("inner", ["odds", "nll", "divergence"])
+@pytest.mark.parametrize(
+    ("pool", "reduction"), [("batch", "mean"), ("sample", "mean"), ("label", "mean"), ("label", "none")]
+)
+def test_multilabel_parts_add_up_to_the_whole(pool, reduction, inner):
     logits, target = draw(9, soft=True)
-    mask = torch.rand(13, C, generator=torch.manual_seed(5)) > 0.3
+    generator = torch.manual_seed(5)
+    mask = torch.rand(13, C, generator=generator) > 0.3
     mask[:4] = False
-    options = {"pool": pool, "scale": 0.8, "weight": torch.tensor([1.0, 2.0, 0.5, 3.0]).double()}
+    weight = torch.rand(13, generator=generator).double()
+    prior = torch.tensor([0.1, 0.5, 0.8, 0.02]).double()
+    options = {"pool": pool, "inner": inner, "scale": 0.8, "prior": prior, "weight": torch.tensor([1.0, 2.0, 0.5, 3.0])}
+    options["reduction"] = reduction
     z, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    whole = multilabel_cross_entropy(z, target, mask=mask, pos_weight=2.5, **options)
-    whole.backward()
+    whole = multilabel_cross_entropy(z, target, mask=mask, sample_weight=weight, pos_weight=2.5, **options)
+    whole.sum().backward()
     sizes = (4, 1, 8)
-    rows = list(zip(y.split(sizes), target.split(sizes), mask.split(sizes), strict=True))
-    masses = [multilabel_class_mass(a, b, mask=m, **options) for a, b, m in rows]
-    total = masses[0].merge(masses[1]).merge(masses[2])
-    values = [multilabel_cross_entropy(a, b, mask=m, pos_weight=2.5, class_mass=total, **options) for a, b, m in rows]
+    rows = list(zip(y.split(sizes), target.split(sizes), mask.split(sizes), weight.split(sizes), strict=True))
+    masses = [multilabel_class_mass(a, b, mask=m, sample_weight=w, **options) for a, b, m, w in rows]
+    total = masses[0].empty().merge(masses[0]).merge(masses[1]).merge(masses[2])
+    values = [
+        multilabel_cross_entropy(a, b, mask=m, sample_weight=w, pos_weight=2.5, class_mass=total, **options)
+        for a, b, m, w in rows
+    ]
     torch.stack(values).sum().backward()
     close(y.grad, z.grad)
-    close(values[0] if pool == "batch" else sum(values), whole)
+    close(sum(values) if pool == "sample" else values[0], whole)
 
 
 @pytest.mark.parametrize("of_loss", [log_balanced_cross_entropy, log_balanced_from_cross_entropy])
@@ -156,10 +165,13 @@ def test_a_mass_without_the_weights_that_its_units_are_by_is_refused(of_loss):
         close(of_loss(*inputs, pool=pool, weight=weight, class_mass=whole), expected)
 
 
-def test_a_step_of_parts_is_noted_once_and_leaves_what_one_call_leaves():
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_step_of_parts_is_noted_once_and_leaves_what_one_call_leaves(labels):
     logits, target = draw(2)
-    options = {"pool": "stream", "prior": "auto", "momentum": 0.5}
-    one, many = LogBalancedCrossEntropyLoss(C, **options), LogBalancedCrossEntropyLoss(C, **options)
+    options = {"pool": "label-stream" if labels else "stream", "prior": "auto", "momentum": 0.5}
+    make = MultiLabelCrossEntropyLoss if labels else LogBalancedCrossEntropyLoss
+    target = nn.functional.one_hot(target, C) if labels else target
+    one, many = make(C, **options), make(C, **options)
     logits.requires_grad_()
     for _ in range(3):
         whole = one(logits, target)
@@ -171,7 +183,8 @@ def test_a_step_of_parts_is_noted_once_and_leaves_what_one_call_leaves():
         many.note(total)
     for name, value in one.state_dict().items():
         torch.testing.assert_close(many.state_dict()[name], value, rtol=1e-10, atol=1e-10, equal_nan=True)
-    close(one.class_count, 3 * target.bincount(minlength=C).double())
+    count = 3 * (target.sum(0) if labels else target.bincount(minlength=C)).double()
+    close(one.class_count, torch.stack((count, 3 * 13 - count), 1) if labels else count)
 
 
 def test_a_stream_is_the_moving_sum_its_momentum_says():
@@ -191,12 +204,35 @@ def test_a_stream_is_the_moving_sum_its_momentum_says():
     assert criterion.effective_sets == pytest.approx(5 / (1 - 0.75))
 
 
+def test_a_stream_of_each_label_is_the_moving_sum_its_momentum_says():
+    """And its gradient that of the labels of all those steps."""
+    criterion = MultiLabelCrossEntropyLoss(C, pool="label-stream", momentum=0.75)
+    sums, sets = torch.zeros(C, 2, dtype=torch.float64), 0.0
+    for seed, n in ((0, 13), (1, 5), (2, 9)):
+        logits, target = draw(seed, n)
+        target = nn.functional.one_hot(target, C)
+        x = logits.requires_grad_()
+        loss = criterion(x, target)
+        step = torch.stack(((target * (-x).exp()).sum(0), ((1 - target) * x.exp()).sum(0)), 1)
+        sums = 0.75 * sums.detach() + step
+        sets = 0.75 * sets + n
+        close(loss, sums.log1p().sum() / (C * sets))
+        assert criterion.effective_sets == pytest.approx(sets)
+        (found,) = torch.autograd.grad(loss, x)
+        (expected,) = torch.autograd.grad(sums.log1p().sum() / (C * n), x)
+        close(found, expected)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_first_step_of_a_stream_is_that_of_a_batch(reduction):
+@pytest.mark.parametrize("labels", [False, True])
+def test_the_first_step_of_a_stream_is_that_of_a_batch(reduction, labels):
     logits, target = draw(0)
     z, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    of_stream = LogBalancedCrossEntropyLoss(C, pool="stream", reduction=reduction)(z, target)
-    of_batch = LogBalancedCrossEntropyLoss(pool="batch", reduction=reduction)(y, target)
+    make = MultiLabelCrossEntropyLoss if labels else LogBalancedCrossEntropyLoss
+    stream, batch = ("label-stream", "label") if labels else ("stream", "batch")
+    target = nn.functional.one_hot(target, C) if labels else target
+    of_stream = make(C, pool=stream, reduction=reduction)(z, target)
+    of_batch = make(C, pool=batch, reduction=reduction)(y, target)
     close(of_stream, of_batch)
     of_stream.backward()
     of_batch.backward()
@@ -235,15 +271,16 @@ def test_a_stream_counts_no_more_logs_than_sets_it_still_holds():
 
 @pytest.mark.parametrize("make", [LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss])
 def test_a_restart_from_the_state_dict_goes_on_as_if_there_had_been_none(make):
-    options = {"num_classes": C, "prior": "auto"} if make is LogBalancedCrossEntropyLoss else {}
-    straight = make(pool="stream", **options)
+    classes = make is LogBalancedCrossEntropyLoss
+    options = {"pool": "stream" if classes else "label-stream", "prior": "auto"}
+    straight = make(C, **options)
     data = [
-        (z.requires_grad_(), t if options else nn.functional.one_hot(t, C))
+        (z.requires_grad_(), t if classes else nn.functional.one_hot(t, C))
         for z, t in (draw(seed) for seed in range(6))
     ]
     for step in data[:3]:
         straight(*step)
-    restarted = make(pool="stream", **options)
+    restarted = make(C, **options)
     restarted.load_state_dict(straight.state_dict())
     for step in data[3:]:
         assert torch.equal(straight(*step), restarted(*step))
@@ -263,7 +300,7 @@ def test_a_step_with_everything_ignored_leaves_a_stream_finite():
         loss.backward()
         assert loss.isfinite()
         assert logits.grad.isfinite().all()
-    assert float(criterion.stream[SETS]) == pytest.approx(13 * 0.9)
+    assert criterion.effective_sets == pytest.approx(13 * 0.9)
 
 
 def test_evaluation_leaves_the_stream_as_it_is():

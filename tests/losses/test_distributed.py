@@ -69,6 +69,9 @@ def criteria(process_group: Any) -> dict[str, tuple[nn.Module, str]]:
         made[f"{name}, soft"] = (LogBalancedCrossEntropyLoss(C, **BALANCED[name], **group), "soft")
     for pool in ("batch", "sample", "stream"):
         made[f"labels, {pool}"] = (MultiLabelCrossEntropyLoss(pool=pool, pos_weight=2.0, **group), "soft")
+    for pool, inner in (("label", "odds"), ("label-stream", "nll"), ("sample", "nll")):
+        options = {"pool": pool, "inner": inner, "prior": "auto"}
+        made[f"labels, {pool}, {inner}"] = (MultiLabelCrossEntropyLoss(C, **options, **group), "soft")
     return made
 
 

@@ -31,6 +31,7 @@ LABEL_WEIGHT = torch.rand(L, generator=GENERATOR, dtype=torch.float64)
 LABEL_WEIGHT[4] = 0.0
 SAMPLE_WEIGHT = 3 * torch.rand(N, generator=GENERATOR, dtype=torch.float64)
 SAMPLE_WEIGHT[2] = 0.0
+PRIOR = 0.05 + 0.9 * torch.rand(L, generator=GENERATOR, dtype=torch.float64)
 OPTIONS: dict[str, Options] = {
     "sample": {},
     "batch": {"pool": "batch"},
@@ -41,6 +42,19 @@ OPTIONS: dict[str, Options] = {
         "sample_weight": SAMPLE_WEIGHT,
         "pos_weight": 0.4,
         "pool": "batch",
+        "scale": 1.3,
+        "inner": "nll",
+        "prior": PRIOR,
+        "prior_strength": 0.7,
+    },
+    "divergence": {"inner": "divergence", "pool": torch.tensor([0, 2, 2, 0, 1, 4, 4])},
+    "label": {"pool": "label", "prior": PRIOR},
+    "label, everything": {
+        "pool": "label",
+        "inner": "nll",
+        "label_weight": LABEL_WEIGHT,
+        "sample_weight": SAMPLE_WEIGHT,
+        "pos_weight": 0.4,
         "scale": 1.3,
     },
 }
@@ -62,7 +76,7 @@ def of_logits(function: Callable[..., Any], *inputs: Any, **options: Any) -> Any
     return function(F.linear(hidden, weight, bias), target, **options)
 
 
-@pytest.mark.parametrize("chunk_rows", [None, 1, 3, 100])
+@pytest.mark.parametrize("chunk_rows", [None, 3, 100])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("name", OPTIONS)
@@ -70,7 +84,7 @@ def test_value_and_gradients_are_those_of_the_logits(
     name: str, kind: str, reduction: str, chunk_rows: int | None
 ) -> None:
     options, target = OPTIONS[name] | {"reduction": reduction}, TARGETS[kind]
-    if "sample_weight" in options:
+    if "sample_weight" in options and options.get("pool") != "label":  # where it gets no gradient
         options["sample_weight"] = options["sample_weight"].clone().requires_grad_()
     there = layer(bias=name != "ids")
     check_same(
@@ -97,27 +111,25 @@ def test_class_masses_are_those_of_the_logits(name: str, kind: str) -> None:
     found = linear_multilabel_class_mass(hidden, weight, TARGETS[kind], bias, **options)
     expected = of_logits(multilabel_class_mass, hidden, weight, TARGETS[kind], bias, **options)
     assert found.layout == expected.layout
-    torch.testing.assert_close(found.packed()[2:], expected.packed()[2:], rtol=1e-10, atol=1e-12)
+    groups = len(expected.log_sums)
+    torch.testing.assert_close(found.packed()[groups:], expected.packed()[groups:], rtol=1e-10, atol=1e-12)
     if found.layout.spans:  # of pools that do not, the logits are not computed
         torch.testing.assert_close(found.log_sums, expected.log_sums, rtol=1e-10, atol=1e-12)
 
 
-def test_shares_of_the_parts_add_up_to_the_whole() -> None:
+@pytest.mark.parametrize("pool", ["batch", "label"])
+def test_shares_of_the_parts_add_up_to_the_whole(pool: str) -> None:
     hidden, weight, bias = layer()
     inputs = (hidden, weight, bias)
-    whole = multilabel_cross_entropy(F.linear(*inputs), INDEX, pool="batch")
+    whole = multilabel_cross_entropy(F.linear(*inputs), SOFT, pool=pool, inner="nll")
     expected = torch.autograd.grad(whole, inputs)
     parts = [slice(0, 3), slice(3, N)]
-    masses = [
-        linear_multilabel_class_mass(hidden[part], weight, INDEX[part], bias, pool="batch", chunk_rows=2)
-        for part in parts
-    ]
+    options: Options = {"pool": pool, "inner": "nll", "chunk_rows": 2}
+    masses = [linear_multilabel_class_mass(hidden[part], weight, SOFT[part], bias, **options) for part in parts]
     mass = masses[0].merge(masses[1])
     total = [torch.zeros_like(each) for each in expected]
     for part in parts:
-        loss = linear_multilabel_cross_entropy(
-            hidden[part], weight, INDEX[part], bias, pool="batch", class_mass=mass, chunk_rows=2
-        )
+        loss = linear_multilabel_cross_entropy(hidden[part], weight, SOFT[part], bias, class_mass=mass, **options)
         torch.testing.assert_close(loss, whole, rtol=1e-12, atol=0)
         for sum_, share in zip(total, torch.autograd.grad(loss, inputs), strict=True):
             sum_ += share
@@ -132,7 +144,7 @@ def test_peak_memory_is_a_part_of_the_logits() -> None:
     weight = torch.randn(labels, features, generator=generator).requires_grad_()
     target = torch.randint(labels // 3, (samples, 3), generator=generator) * 3 + torch.arange(3)
     logits = samples * labels * 4
-    for pool in ("sample", "batch"):
+    for pool in ("sample", "batch", "label"):
         loss = partial(linear_multilabel_cross_entropy, hidden, weight, target, pool=pool)
         assert peak_bytes(lambda loss=loss: loss().backward()) < 0.3 * logits
         hidden.grad = weight.grad = None
@@ -150,15 +162,16 @@ def test_half_precision_and_what_is_left_out() -> None:
     torch.testing.assert_close(found, multilabel_cross_entropy(logits.float() + bias.float(), INDEX), rtol=1e-5, atol=0)
     spoilt = hidden.detach().clone()
     spoilt[2] = torch.nan
-    options = {"sample_weight": SAMPLE_WEIGHT}
-    torch.testing.assert_close(
-        linear_multilabel_cross_entropy(spoilt, weight, INDEX, bias, **options),
-        linear_multilabel_cross_entropy(hidden, weight, INDEX, bias, **options),
-        rtol=0,
-        atol=0,
-    )
-    nothing = linear_multilabel_cross_entropy(hidden[:0], weight, INDEX[:0], bias)
-    assert nothing == 0
+    for pool in ("sample", "label"):
+        options = {"sample_weight": SAMPLE_WEIGHT, "pool": pool}
+        torch.testing.assert_close(
+            linear_multilabel_cross_entropy(spoilt, weight, INDEX, bias, **options),
+            linear_multilabel_cross_entropy(hidden, weight, INDEX, bias, **options),
+            rtol=0,
+            atol=0,
+        )
+        nothing = linear_multilabel_cross_entropy(hidden[:0], weight, INDEX[:0], bias, pool=pool)
+        assert nothing == 0
 
 
 BAD: list[tuple[Options, type[Exception], tuple[str, ...]]] = [

@@ -37,19 +37,28 @@ class Correction(nn.Module):
 
     @classmethod
     def of(
-        cls, function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, *, of_log_one_less: bool = False
+        cls,
+        function: Callable[[Tensor], Tensor],
+        low: Tensor,
+        high: Tensor,
+        *,
+        of_log_one_less: bool = False,
+        flat_below: bool = False,
+        flat_above: bool = False,
     ) -> "Correction":
         """Return the correction that is this function of the coordinate x (K, C), each value of its own x alone.
 
-        Flat beyond the knots, unless it is one of log(1 - score), of which none is below the first.
+        Beyond the knots it is flat where that is said, for a function that is nearly so there, else the line goes on.
         """
         x = low + torch.linspace(0, 1, _KNOTS, dtype=low.dtype, device=low.device)[:, None] * (high - low)
         with torch.enable_grad():
             x.requires_grad_()
             values = function(x)
             (slopes,) = torch.autograd.grad(values.sum(), x)
-        if not of_log_one_less:
-            slopes[0] = slopes[-1] = 0.0
+        if flat_below:
+            slopes[0] = 0.0
+        if flat_above:
+            slopes[-1] = 0.0
         return cls(low, (high - low) / (_KNOTS - 1), values.detach(), slopes, torch.tensor(of_log_one_less))
 
     def forward(self, scores: Tensor) -> Tensor:
@@ -68,4 +77,4 @@ class Correction(nn.Module):
         cubic = left + t * (out + t * ((3 * change - 2 * out - into) + t * (out + into - 2 * change)))
         # A class left out has score -inf, and minus it in the other coordinate.
         over = torch.where(place.isfinite(), place - inside, 0.0)
-        return cubic + over * into
+        return cubic + over * torch.where(over < 0, out, into)

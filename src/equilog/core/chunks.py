@@ -50,14 +50,16 @@ class Head:
     weight: Tensor
     """(C, D) in the dtype of hidden."""
     bias: Tensor | None
-    """(C,) in the type to compute in, which is not that of a half-precision hidden."""
+    """(C,), or (n,) where `shifts_rows`, in the type to compute in, which is not that of a half-precision hidden."""
     scale: float
     from_logits: Callable[[Tensor, Tensor], Tensor]
     """(logits (k, C), row numbers (k,)) -> log terms (k, ...), the logs that meet in the pools."""
+    shifts_rows: bool = False
+    """Whether the bias is one of each row, and not of each column."""
 
     def log_terms(self, rows: Tensor) -> Tensor:
         """Return the log terms (k, ...) of some rows (k,)."""
-        return self.from_logits(self._logits(self.hidden[rows]), rows)
+        return self.from_logits(self._logits(rows, self.hidden[rows]), rows)
 
     def gradients(
         self, chunks: Iterable[Tensor], slope: Callable[[Tensor, Tensor], Tensor], needed: tuple[bool, ...]
@@ -69,11 +71,14 @@ class Head:
         wide = torch.promote_types(self.weight.dtype, torch.float32)  # a small dtype would lose what later chunks add
         hidden = torch.zeros_like(self.hidden) if needed[0] else None
         weight = torch.zeros_like(self.weight, dtype=wide) if needed[1] else None
-        bias = self.weight.new_zeros(len(self.weight), dtype=wide) if needed[2] else None
+        shifted = self.hidden if self.shifts_rows else self.weight
+        bias = self.weight.new_zeros(len(shifted), dtype=wide) if needed[2] else None
         for rows in chunks:
             inputs = self.hidden[rows]
             gradient = self._gradient(rows, inputs, slope)
-            if bias is not None:
+            if bias is not None and self.shifts_rows:
+                bias[rows] = gradient.sum(1, dtype=wide)
+            elif bias is not None:
                 bias += gradient.sum(0, dtype=wide)
             gradient = gradient.to(inputs.dtype)
             if hidden is not None:
@@ -87,17 +92,17 @@ class Head:
 
     def _gradient(self, rows: Tensor, inputs: Tensor, slope: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Return the gradient (k, C) of a chunk with respect to hidden weight^T."""
-        logits = self._logits(inputs).requires_grad_()
+        logits = self._logits(rows, inputs).requires_grad_()
         with torch.enable_grad():
             log_terms = self.from_logits(logits, rows)
         (gradient,) = torch.autograd.grad(log_terms, logits, self.scale * slope(rows, log_terms.detach()))
         return gradient
 
-    def _logits(self, inputs: Tensor) -> Tensor:
+    def _logits(self, rows: Tensor, inputs: Tensor) -> Tensor:
         logits = inputs @ self.weight.T
         if self.bias is None and self.scale == 1.0:
             return logits
         logits = as_compute_dtype(logits)
         if self.bias is not None:
-            logits += self.bias
+            logits += self.bias[rows, None] if self.shifts_rows else self.bias
         return logits.mul_(self.scale)

@@ -5,18 +5,27 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from equilog.core.pools import Pools, as_pools
-from equilog.inputs.labels import IndexedLabels, Labels
+from equilog.core.grouping import GroupSums, residual_sums
+from equilog.core.inner import Inner, inner_of
+from equilog.core.pool_state import Layout
+from equilog.core.pools import Pools, as_pools, spans_parts
+from equilog.inputs.labels import IndexedLabels, Labels, label_count, sum_by_label
 from equilog.inputs.options import LabelOptions
 from equilog.ops import (
     Units,
     as_compute_dtype,
+    as_two_classes,
+    compute_dtype,
     indexed_label_log_sums,
     label_log_terms,
+    log_terms_of_labels,
     pooled_label_log_sums,
     pooled_label_logs,
+    pooled_label_terms,
     precise,
+    shares_of,
     takes_label_logs,
 )
 
@@ -24,12 +33,16 @@ from equilog.ops import (
 def pools_of_labels(options: LabelOptions, labels: Labels | IndexedLabels) -> Pools:
     """Return the pools of labels, or of whole samples where their positives are named."""
     device, pool = labels.logits.device, options.pool
+    if options.by_label:
+        pools, shape = label_count(labels.shape), labels.shape
+        positions = shape[2:].numel()
+        return Pools(pools, shape.numel(), positions, device, size=(shape[0] if len(shape) > 1 else 1) * positions)
+    if isinstance(pool, str) and pool not in ("sample", "batch"):
+        raise ValueError(
+            f'{options.where}: pool must be "sample", "batch", "label", a number of labels >= 1, or a tensor of pool '
+            f"ids; got {pool!r}."
+        )
     if isinstance(labels, IndexedLabels):
-        if isinstance(pool, int):
-            raise ValueError(
-                f'{options.where}: pool must be "sample", "batch" or (N,) pool ids where the target is label indices; '
-                f"got {pool!r}, a number of labels. Give pool ids, torch.arange(N) // samples."
-            )
         return as_pools(options, labels.logits.shape[:1], device)
     if len(labels.shape) > 1:
         return as_pools(options, labels.shape, device)
@@ -37,6 +50,20 @@ def pools_of_labels(options: LabelOptions, labels: Labels | IndexedLabels) -> Po
     if isinstance(pool, str) and pool == "sample":
         options = replace(options, pool="batch")
     return as_pools(options, labels.shape, device, samples=1)
+
+
+def layout_of_labels(options: LabelOptions, shape: torch.Size, *, counts: bool = False) -> Layout:
+    """Return what the class mass of labels of this shape is; `counts`: whether each label is counted by itself."""
+    inner = inner_of(options)
+    return Layout(
+        "multilabel",
+        2,
+        spans=options.by_label or spans_parts(options.pool, shape),
+        pools=label_count(shape) if options.by_label else 1,
+        labels=label_count(shape) if counts else 0,
+        compensated=inner.name != "odds" and not inner.separate,
+        inner=inner.name,
+    )
 
 
 def pooled_sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float) -> Tensor:
@@ -50,6 +77,34 @@ def pooled_sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: f
         return pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.size, scale)
     terms = label_log_terms(labels.logits, labels.target, scale, labels.weight)
     return pools.log_sums(torch.stack(terms, 1))
+
+
+def sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float, inner: Inner) -> GroupSums:
+    """Return the logs of each pool's positive and negative sum, and what the best scores leave of them.
+
+    A label is a set of two classes, yes and no, with the log odds -x and x against them.
+    """
+    if inner.name == "odds":
+        return GroupSums(pooled_sums_of_labels(labels, pools, scale))
+    assert isinstance(labels, Labels)
+    data, term = (labels.logits, labels.target, labels.weight), inner.log_of_soft
+    if pools.consecutive and pools.sets:
+        log_sums = pooled_label_terms(*data, term, pools.size, scale)
+    else:
+        log_sums = pools.log_sums(log_terms_of_labels(*data, term, scale))
+    soft = labels.may_be_soft and not inner.separate
+    return GroupSums(log_sums, residual=residual_of_labels(labels, pools, inner) if soft else None)
+
+
+def residual_of_labels(labels: Labels, pools: Pools, inner: Inner) -> Tensor:
+    """Return what the best scores leave of each pool's positive and negative sum (P, 2); no gradient."""
+    target = labels.target if labels.weight is None else torch.where(labels.weight == 0, 0.0, labels.target)
+    return residual_sums(inner, *shares_of(target.to(compute_dtype(labels.logits)), labels.weight), pools)
+
+
+def two_classes_of(labels: Labels, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the log odds (n, 2) against yes and no, their shares (n, 2) in the target, and the log weights (n,)."""
+    return as_two_classes(labels.logits, labels.target, labels.weight, scale)
 
 
 def label_logs(
@@ -78,6 +133,22 @@ def label_logs(
         yes_weight=1.0 if factors is None else float(factors[0]),
         units=units,
     )
+
+
+def count_by_label(labels: Labels | IndexedLabels) -> Tensor:
+    """Return the weighted number of positives and of negatives of each label (2 L,), side by side; no gradient."""
+    wide, count = precise(labels.logits.device), label_count(labels.shape)
+    if isinstance(labels, Labels):
+        _, target, weight = (part.detach() for part in labels.visible())
+        positives, total = (sum_by_label(part, labels.shape) for part in (weight * target, weight))
+    else:
+        index = labels.index
+        weight = index.new_ones((), dtype=wide) if labels.weight is None else labels.weight.detach().to(wide)
+        weight = weight.expand(labels.logits.shape)
+        of_named = F.pad(weight, (0, 1)).gather(1, index)  # 0 where there is none
+        positives = weight.new_zeros(count + 1).index_add(0, index.reshape(-1), of_named.reshape(-1))[:-1]
+        total = weight.sum(0)
+    return torch.stack((positives, total - positives), 1).reshape(-1)
 
 
 def count_of_labels(labels: Labels | IndexedLabels) -> Tensor:

@@ -1,8 +1,9 @@
 """A linear layer with its targets and the logs that its sets meet in; its loss, a chunk of logits at a time."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +16,25 @@ from equilog.core.sparse_groups import Groups
 from equilog.inputs.options import CLASS_MASS, Options
 from equilog.inputs.values import check_is_tensor, known
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def uncompiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Have torch.compile leave the function as it is: its loop is over chunks that depend on the targets.
+
+    As torch.compiler.disable, which would load the compiler with the package.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        if torch.compiler.is_compiling():
+            return cast(Result, torch.compiler.disable(function)(*args, **keywords))  # type: ignore[no-untyped-call]
+        return function(*args, **keywords)
+
+    return call
+
+
 _MOST_ROWS = 1024
 """Products of matrices gain nothing from more rows than this."""
 
@@ -24,7 +44,10 @@ class Layer:
     """A linear layer and its targets, checked, and the logs that its sets meet in."""
 
     inputs: tuple[Tensor, Tensor, Tensor | None, Tensor]
-    """Hidden (n, D), weight (C, D), bias with the prior (C,) and log sample weight (n, ...), as autograd knows them."""
+    """Hidden (n, D), weight (C, D), bias with the prior (C,) and log sample weight (n, ...), as autograd knows them.
+
+    Where labels are the rows, their matrix is in the place of hidden, and the samples' hidden in that of weight.
+    """
     head: Head
     chunks: Chunks
     empty: PoolSums
@@ -36,6 +59,8 @@ class Layer:
     """The same loss from logits, for error texts."""
     groups: Groups | None = None
     """The groups of the sums where they are not all there are."""
+    residual: Tensor | None = None
+    """(P, G) what the best scores leave of the sums, for soft targets that are compensated."""
 
     @property
     def spans(self) -> bool:
@@ -59,7 +84,7 @@ class Layer:
         """Return the part that these log terms (n, ...) make."""
         pools, slot = self.empty.samples.pools, self.slot
         if slot is None:
-            return replace(self.empty, make_sums=lambda: GroupSums(pools.log_sums(log_terms)))
+            return replace(self.empty, make_sums=lambda: GroupSums(pools.log_sums(log_terms), residual=self.residual))
         terms = LogTerms(log_terms[:, None], slot, self.slots)
         no_more_weight = log_terms.new_zeros(len(log_terms))
         return replace(self.empty, make_sums=lambda: GroupSums(terms.pooled(pools, no_more_weight), self.groups))
@@ -166,6 +191,8 @@ def as_head(
     bias: Tensor | None,
     scale: float,
     from_logits: Callable[[Tensor, Tensor], Tensor],
+    *,
+    shifts_rows: bool = False,
 ) -> Head:
     """Return the layer's logits as autograd does not know them, and in the dtype of their product."""
     dtype = _product_dtype(rows)
@@ -175,6 +202,7 @@ def as_head(
         None if bias is None else bias.detach(),
         scale,
         from_logits,
+        shifts_rows,
     )
 
 
@@ -237,3 +265,11 @@ def check_layer(
         if bias is not None and known((bias.isnan() | (bias == torch.inf)).any(), True):
             raise ValueError(f"{where}: bias holds NaN or +inf. Only -inf is allowed; it leaves a class out.")
     return shape
+
+
+def with_known_units(layer: Layer, holds: Tensor) -> Layer:
+    """Return the layer with what the mean divides by, known before any logit.
+
+    holds: (n, ...) 0 where a set adds a term to a log, minus infinity where it does not.
+    """
+    return replace(layer, empty=replace(layer.empty, known_units=layer.part(holds).mean_units()))

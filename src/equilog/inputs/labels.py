@@ -5,14 +5,14 @@ too much. Both are held as the caller gave them: at this size a copy costs as mu
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from equilog.inputs.options import LabelOptions
 from equilog.inputs.values import check_is_tensor, check_tensors, known, reads_values, value_per_set
-from equilog.ops import PADDING, as_compute_dtype, compute_dtype, sorted_positives
+from equilog.ops import PADDING, as_compute_dtype, compute_dtype, precise, sorted_positives
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Labels:
     """How many labels one of the pools' sets is."""
 
     @property
+    def may_be_soft(self) -> bool:
+        """Whether a target may lie between 0 and 1."""
+        return self.target.is_floating_point()
+
+    @property
     def kept(self) -> Tensor | None:
         """(n,) bool: the label is not left out; None where none is."""
         return None if self.weight is None else self.weight != 0
@@ -50,6 +55,27 @@ class Labels:
     def by_value(self) -> "Labels":
         """Return these labels: they have a value each."""
         return self
+
+    def shifted(self, shift: Tensor) -> "Labels":
+        """Return the labels with a number for each of the L added to its logits."""
+        return replace(self, logits=as_compute_dtype(self.logits) + along_labels(shift, self.shape).reshape(-1))
+
+    def by_label(self) -> "Labels":
+        """Return the same labels with those of one number in a row, sample by sample: L times N instead of N times L.
+
+        Their samples are L times as many, so that each stands for a label of one.
+        """
+
+        def turned(values: Tensor) -> Tensor:
+            return values.reshape(self.shape).movedim(_label_dim(self.shape), 0).reshape(-1)
+
+        return replace(
+            self,
+            logits=turned(self.logits),
+            target=turned(self.target),
+            weight=None if self.weight is None else turned(self.weight),
+            sample_weight=None if self.sample_weight is None else self.sample_weight.repeat(label_count(self.shape)),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +95,9 @@ class IndexedLabels:
     shape: torch.Size
     """The shape of the caller's labels: (N, L), or (L,) for one sample."""
 
+    may_be_soft = False
+    """As of `Labels`."""
+
     @property
     def labels_per_set(self) -> int:
         """How many labels one of the pools' sets is: the pools are of samples."""
@@ -83,10 +112,39 @@ class IndexedLabels:
 
     def by_value(self) -> Labels:
         """Return the same labels with a value each."""
-        table = torch.zeros(len(self.index), self.logits.shape[1] + 1, device=self.index.device)
-        target = table.scatter(1, self.index, 1.0)[:, :-1].reshape(-1)
-        weight = None if self.weight is None else self.weight.reshape(-1)
+        table = torch.zeros(len(self.index), self.logits.shape[1] + 1, dtype=torch.bool, device=self.index.device)
+        target = table.scatter(1, self.index, True)[:, :-1].reshape(-1)
+        weight = self.weight
+        if self.wrong is not None:
+            weight = as_compute_dtype(self.logits).new_ones(self.logits.shape) if weight is None else weight
+            weight = torch.where(self.wrong[:, None], torch.nan, weight)
+        weight = None if weight is None else weight.reshape(-1)
         return Labels(self.logits.reshape(-1), target, weight, self.sample_weight, self.shape)
+
+    def shifted(self, shift: Tensor) -> "IndexedLabels":
+        """Return the labels with a number for each of the L added to its logits."""
+        return replace(self, logits=as_compute_dtype(self.logits) + shift)
+
+
+def label_count(shape: torch.Size) -> int:
+    """Return L of labels (N, L, d1, ...), or (L,)."""
+    return shape[_label_dim(shape)]
+
+
+def along_labels(values: Tensor, shape: torch.Size) -> Tensor:
+    """Return a number for each of L labels as one for every label of this shape, (N, L, d1, ...) or (L,)."""
+    return values.reshape(-1, *[1] * (len(shape) - 1 - _label_dim(shape))).expand(shape)
+
+
+def sum_by_label(values: Tensor, shape: torch.Size) -> Tensor:
+    """Return the sum (L,) of what each label has in all samples, from a value for every label of this shape."""
+    others = [dim for dim in range(len(shape)) if dim != _label_dim(shape)]
+    wide = precise(values.device)
+    return values.reshape(shape).sum(others, dtype=wide) if others else values.to(wide)
+
+
+def _label_dim(shape: torch.Size) -> int:
+    return min(len(shape) - 1, 1)
 
 
 def read_labels(
@@ -186,7 +244,12 @@ def _indexed(
     sample_weight: Tensor | None,
     mask: Tensor | None,
 ) -> IndexedLabels:
-    where, shape = options.where, logits.shape
+    where, shape, pool = options.where, logits.shape, options.pool
+    if isinstance(pool, int) and not isinstance(pool, bool):
+        raise ValueError(
+            f'{where}: pool must be "sample", "batch", "label" or (N,) pool ids where the target is label indices; got '
+            f"{pool!r}, a number of labels. Give pool ids, torch.arange(N) // samples."
+        )
     if target.is_floating_point() or target.dtype == torch.bool:
         raise TypeError(
             f"{where}: a target of label indices must hold integers, not {target.dtype}. Give a value a label with "

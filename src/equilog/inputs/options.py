@@ -25,8 +25,10 @@ class Options:
 
     where: str
     """The public name of what was called, for error texts."""
+    inner: str = "odds"
     pool: Pool = None
     scale: float = 1.0
+    prior_strength: float = 1.0
     reduction: str = "mean"
     validate: bool = False
     _remembered: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -75,9 +77,7 @@ class ClassOptions(Options):
 
     balance: Any = "class"
     """"class", "pair", "none", a (C,) tensor of blocks, or a grouping made of these."""
-    inner: str = "odds"
     compensation: str | None = "weight"
-    prior_strength: float = 1.0
     ignore_index: int = -100
     label_smoothing: float = 0.0
 
@@ -93,6 +93,11 @@ class LabelOptions(Options):
     """What the losses of yes/no labels are told."""
 
     index_target: bool | None = None
+
+    @property
+    def by_label(self) -> bool:
+        """Whether the labels of one number share a log, over all samples."""
+        return isinstance(self.pool, str) and self.pool == "label"
 
 
 _Kind = TypeVar("_Kind", bound=Options)

@@ -10,7 +10,8 @@ from torch import Tensor
 from equilog.core.pool_state import ClassMass
 from equilog.inputs.options import CLASS_MASS
 from equilog.losses.from_cross_entropy import log_balanced_from_cross_entropy
-from equilog.losses.linear import linear_log_balanced_cross_entropy, linear_multilabel_cross_entropy
+from equilog.losses.linear import linear_log_balanced_cross_entropy
+from equilog.losses.linear_multilabel import linear_multilabel_cross_entropy
 from equilog.losses.multiclass import log_balanced_cross_entropy
 from equilog.losses.multilabel import multilabel_cross_entropy
 

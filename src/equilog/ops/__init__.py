@@ -23,6 +23,7 @@ from equilog.ops.label_sums import (
     pooled_label_log_sums,
     sorted_positives,
 )
+from equilog.ops.label_terms import as_two_classes, log_terms_of_labels, pooled_label_terms, shares_of
 from equilog.ops.logspace import least_with_log, log_expm1, log_of_sum, log_one_plus, log_sum_exp, usable_peak
 from equilog.ops.pair_sums import pair_log_terms, pooled_pair_log_sums
 from equilog.ops.scores import scores_of
@@ -46,6 +47,7 @@ __all__ = [
     "NotPlainError",
     "Units",
     "as_compute_dtype",
+    "as_two_classes",
     "beside",
     "class_log_odds",
     "compute_dtype",
@@ -64,6 +66,7 @@ __all__ = [
     "log_sum_exp",
     "log_sum_exp_at_first",
     "log_sum_exp_by",
+    "log_terms_of_labels",
     "log_weighted",
     "logs_held",
     "mean_of",
@@ -73,10 +76,12 @@ __all__ = [
     "pooled_index_logs",
     "pooled_label_log_sums",
     "pooled_label_logs",
+    "pooled_label_terms",
     "pooled_pair_log_sums",
     "pooled_sums",
     "precise",
     "scores_of",
+    "shares_of",
     "sorted_positives",
     "takes_index_logs",
     "takes_inner_terms",

@@ -100,6 +100,11 @@ def is_few(values: Tensor) -> bool:
     return torch.compiler.is_compiling() and values.numel() < _FEW
 
 
+def is_many(values: Tensor) -> bool:
+    """Tell whether these are so many numbers that memory counts before time; any are where the ways are restricted."""
+    return values.numel() >= (_MANY if _ways is None else 1)
+
+
 def learns(*tensors: Tensor | None) -> bool:
     """Tell whether one of these may be asked for its gradient."""
     for tensor in tensors:  # noqa: SIM110 - any() takes as long as what it is asked for
@@ -126,6 +131,9 @@ def is_transformed(*tensors: Tensor | None) -> bool:
 
 
 _FEW = 2**15
+
+_MANY = 2**20
+"""From here on dozens of tables are more than a hundred megabytes."""
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from equilog import article
-from equilog.inputs.options import Compensation
+from equilog.inputs.options import Compensation, InnerName
 from equilog.losses.multiclass import log_balanced_cross_entropy
 from equilog.losses.multilabel import multilabel_cross_entropy
-from equilog.optimum import class_mass, minimum, scores
+from equilog.optimum import class_mass, minimum, multilabel_scores, scores
 from equilog.verify.check import Measured, at_least, at_most, claim, equal_to
 from equilog.verify.experiments import (
     PooledAnswer,
@@ -326,6 +326,51 @@ def the_answer_of_power_is_stationary() -> Measured:
     return at_most(_gradient_at_scores(random_probabilities(2000, 30), inner="power"), 1e-12)
 
 
+_INNERS: tuple[InnerName, ...] = ("odds", "power", "nll", "divergence")
+
+
+@claim
+def labels_are_two_classes_with_everything() -> Measured:
+    """A label of logit x is a set of scores x and 0, with each inner term and a prior: largest difference."""
+    x, target = random_logits(200, 2)[:, :1], random_probabilities(200, 2)
+    scores_of_both, prior = torch.cat((x, torch.zeros_like(x)), 1), torch.tensor([0.05, 0.95], dtype=torch.float64)
+    differences = [
+        log_balanced_cross_entropy(scores_of_both, target, inner=inner, prior=prior, reduction="sum")
+        - multilabel_cross_entropy(x, target[:, :1], inner=inner, prior=prior[:1], pool="label", reduction="sum")
+        for inner in _INNERS
+    ]
+    return at_most(largest(torch.stack(differences)), 1e-10)
+
+
+@claim
+def the_answer_of_labels_is_stationary() -> Measured:
+    """2,000 samples of 30 labels, every inner term and pool: the gradient at the answer less a prior's log odds."""
+    target, prior = random_probabilities(2000, 30), torch.linspace(0.001, 0.9, 30, dtype=torch.float64)
+    worst = 0.0
+    for inner in _INNERS:
+        at = multilabel_scores(target, inner=inner) - torch.logit(prior)
+        for pool in ("sample", "label", "batch"):
+            options: dict[str, Any] = {"inner": inner, "pool": pool, "prior": prior, "reduction": "sum"}
+            worst = max(worst, largest(torch.func.grad(multilabel_cross_entropy)(at, target, **options)))
+    return at_most(worst, 1e-12)
+
+
+@claim
+def a_prior_decides_as_if_labels_were_even() -> Measured:
+    """A rare label, its prior and inner divergence: the bare logit's sigmoid is its frequency, were it half of all."""
+    yes = torch.tensor([900.0, 300.0, 20.0, 5.0], dtype=torch.float64)
+    no = torch.tensor([100.0, 1700.0, 29980.0, 39995.0], dtype=torch.float64)
+    target, prior = torch.tensor([[1], [0]]).repeat_interleave(4, 0), yes.sum()[None] / (yes + no).sum()
+    options: dict[str, Any] = {"inner": "divergence", "pool": "label", "prior": prior, "reduction": "sum"}
+    options["sample_weight"] = torch.cat((yes, no))
+    x = minimised(
+        lambda x: multilabel_cross_entropy(x.repeat(2)[:, None], target, **options),
+        torch.zeros(4, dtype=torch.float64),
+    )
+    even = 1 / (1 + (no / no.sum()) / (yes / yes.sum()))
+    return at_most(largest(x.sigmoid() - even), 1e-9)
+
+
 CHECKS = (
     the_gradient_is_cross_entropys_reweighted,
     the_gradient_is_bounded,
@@ -360,5 +405,8 @@ CHECKS = (
     the_posterior_of_nll_comes_back_from_pools_of_two,
     power_is_loss_one_on_hard_targets,
     the_answer_of_power_is_stationary,
+    labels_are_two_classes_with_everything,
+    the_answer_of_labels_is_stationary,
+    a_prior_decides_as_if_labels_were_even,
 )
 """This project's claims, in the order of the theory page."""

@@ -123,10 +123,10 @@ class _Labels:
     pool_size: int
     scale: float
 
-    def blocks(self, logits: Tensor) -> Iterator[tuple["_Block", Tensor, Table]]:
+    def blocks(self, logits: Tensor) -> Iterator[tuple["Block", Tensor, Table]]:
         """Give each block with its scaled logits (pools, width) and its targets."""
         indexed = self.target.dim() == 2
-        for block in _layout(len(logits), self.pool_size, pieces=not indexed):
+        for block in blocks_of(len(logits), self.pool_size, _MOST, pieces=not indexed):
             x = block.rows(logits)
             if indexed:
                 weight = None if self.weight is None else self.weight[block.pools]
@@ -140,7 +140,7 @@ class _Labels:
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """Consecutive whole pools, or a piece of one that is larger than a block."""
 
     pools: slice
@@ -153,18 +153,19 @@ class _Block:
         return values[self.labels].view(-1, self.width)
 
 
-def _layout(n: int, size: int, pieces: bool) -> Iterator[_Block]:
+def blocks_of(n: int, size: int, most: int, pieces: bool = True) -> Iterator[Block]:
+    """Give blocks of at most so many of n labels in pools of this size, in pieces of pools where these are larger."""
     count = pool_count(n, size)
-    if size > _MOST and pieces:
+    if size > most and pieces:
         for pool in range(count):
             end = min((pool + 1) * size, n)
-            for start in range(pool * size, end, _MOST):
-                stop = min(start + _MOST, end)
-                yield _Block(slice(pool, pool + 1), slice(start, stop), stop - start)
+            for start in range(pool * size, end, most):
+                stop = min(start + most, end)
+                yield Block(slice(pool, pool + 1), slice(start, stop), stop - start)
         return
-    whole, together = n // size, max(_MOST // size, 1)
+    whole, together = n // size, max(most // size, 1)
     for pool in range(0, whole, together):
         stop = min(pool + together, whole)
-        yield _Block(slice(pool, stop), slice(pool * size, stop * size), size)
+        yield Block(slice(pool, stop), slice(pool * size, stop * size), size)
     if whole < count:
-        yield _Block(slice(whole, whole + 1), slice(whole * size, n), n - whole * size)
+        yield Block(slice(whole, whole + 1), slice(whole * size, n), n - whole * size)
