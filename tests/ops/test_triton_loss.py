@@ -89,6 +89,8 @@ SOFT: dict[str, Options] = {
     "pools of 5, offset": {"pool": 5, "compensation": "offset"},
     "everything": CALLS["everything"],
     "gentle": {"inner": "power", "pool": 5},
+    "divergence": {"inner": "divergence"},
+    "ids": CALLS["ids"],
 }
 LABELS: dict[str, Options] = {
     "samples": {},
@@ -166,7 +168,7 @@ def test_parts_of_a_whole() -> None:
     torch.testing.assert_close(torch.cat(found), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("kind", ["index", "recommended", "soft", "labels", "named"])
+@pytest.mark.parametrize("kind", ["index", "recommended", "smoothed", "divergence", "soft", "ids", "labels", "named"])
 @pytest.mark.usefixtures("by_kernels")
 def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     """Nothing of their size is made but the gradient of the logits, in their own type."""
@@ -177,7 +179,10 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     targets: dict[str, tuple[Callable[..., Tensor], Tensor, Options]] = {
         "index": (log_balanced_cross_entropy, index, {}),
         "recommended": (log_balanced_cross_entropy, index, {"pool": 16, "prior": prior}),
+        "smoothed": (log_balanced_cross_entropy, index, {"label_smoothing": 0.1, "prior": prior}),
+        "divergence": (log_balanced_cross_entropy, index, {"inner": "divergence"}),
         "soft": (log_balanced_cross_entropy, logits.detach().softmax(1), {"prior": prior}),
+        "ids": (log_balanced_cross_entropy, logits.detach().softmax(1), {"pool": torch.arange(N, device=DEVICE) % 3}),
         "labels": (multilabel_cross_entropy, logits.detach() > 1.0, {"pos_weight": 2.0}),
         "named": (multilabel_cross_entropy, index[:, None], {"weight": prior}),
     }
@@ -192,6 +197,7 @@ GRAPHED: dict[str, tuple[Callable[..., Tensor], str, Options]] = {
     "recommended": (log_balanced_cross_entropy, "index", {"pool": 16, "prior": torch.arange(1, C + 1)}),
     "pairs": (log_balanced_cross_entropy, "index", {"balance": "pair"}),
     "probabilities": (log_balanced_cross_entropy, "soft", {}),
+    "smoothed": (log_balanced_cross_entropy, "index", {"label_smoothing": 0.1, "inner": "power"}),
     "labels": (multilabel_cross_entropy, "labels", {}),
     "named labels": (multilabel_cross_entropy, "named", {"index_target": True}),
 }
@@ -255,6 +261,7 @@ COMPILED: dict[str, tuple[Callable[..., Tensor], Options, str]] = {
     "index": (log_balanced_cross_entropy, {"pool": 4}, "pooled_index_logs_of_scores"),
     "pairs": (log_balanced_cross_entropy, {"balance": "pair"}, "pair_log_sums_of_pools"),
     "soft": (log_balanced_cross_entropy, {}, "class_log_odds_sums"),
+    "smoothed": (log_balanced_cross_entropy, {"label_smoothing": 0.1, "pool": 4}, "class_log_odds_sums"),
     "labels": (multilabel_cross_entropy, {}, "label_log_sums_of_pools"),
 }
 

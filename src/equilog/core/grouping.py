@@ -21,6 +21,7 @@ from equilog.core.sparse_groups import Groups
 from equilog.inputs.classes import Sets, Targets
 from equilog.inputs.options import ClassOptions
 from equilog.ops import (
+    TERMS,
     Units,
     class_log_odds,
     log_sum_exp,
@@ -31,8 +32,8 @@ from equilog.ops import (
     pooled_index_logs,
     pooled_pair_log_sums,
     pooled_sums,
+    takes_class_log_odds,
     takes_index_logs,
-    takes_inner_terms,
 )
 
 
@@ -105,20 +106,34 @@ class ClassBalance:
     def log_terms(self, sets: Sets) -> LogTerms:
         """Return the log terms of the index target's class, or of every class with its target's share."""
         if sets.index is None:
-            return LogTerms(self.inner.log_of_soft(sets.scores(), sets.probs), None, 1)
+            log_term, _ = TERMS[self.inner.name]
+            return LogTerms(log_term(class_log_odds(sets.scores()), sets.probs), None, 1)
         if self.inner.separate:
             return LogTerms(self.inner.log_of_index(sets), None, 1)
         return LogTerms(self.inner.log_of_index(sets)[:, None], sets.index, self.classes)
 
     def sums(self, sets: Sets, pools: Pools, compensated: bool) -> GroupSums:
         """Return the log of the summed terms per pool and class, without a table of them where it can."""
-        if sets.soft is not None and pools.consecutive and pools.sets:
-            inner, shift = self.inner.name, sets.shift
+        inner, soft = self.inner.name, sets.index is None
+        compensated = compensated and soft and not self.inner.separate
+        if (soft or self.inner.separate) and pools.sets:
+            shift, ids = sets.shift, pools.chosen_ids
             weight = sets.log_weight if sets.usable is sets.kept else sets.blanked(sets.log_weight, -torch.inf)
-            if inner == "odds" or takes_inner_terms(inner, sets.logits, sets.soft, weight, shift):
-                args = sets.logits, sets.soft, weight, pools.size, compensated, shift, sets.scale, inner
-                log_sums, residual = pooled_class_log_odds(*args)
+            tables = sets.logits, sets.target, weight
+            has_formula = soft and inner == "odds" and pools.consecutive
+            if has_formula or takes_class_log_odds(*tables, shift, ids, inner):
+                log_sums, residual = pooled_class_log_odds(
+                    *tables,
+                    pools.size if ids is None else pools.count,
+                    compensated,
+                    shift,
+                    sets.scale,
+                    inner,
+                    sets.smoothing,
+                    ids,
+                )
                 return GroupSums(log_sums, residual=residual)
+        sets = sets.with_probs()
         sums = self.log_terms(sets).sums(pools, sets.log_weight)
         return replace(sums, residual=self._residual(sets, pools)) if compensated else sums
 
@@ -148,20 +163,17 @@ class ClassBalance:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
         return weight
 
-    def _residual(self, sets: Sets, pools: Pools) -> Tensor | None:
+    def _residual(self, sets: Sets, pools: Pools) -> Tensor:
         """Return R (P, C), each class's terms summed at the best scores; no gradient.
 
         The log divides each class's gradient by 1 + R_j; where the R_j differ so do the divisors, and the gradients
         that cancelled within a set no longer do. Weights 1 + R_j, or offsets that bring every R_j to the largest, make
-        the divisors equal again. None where there is nothing to undo: index targets have R = 0, separate terms too.
+        the divisors equal again. There is nothing to undo for index targets, which have R = 0, and separate terms.
         """
-        if sets.soft is None or self.inner.separate:
-            return None
-        probs, log_weight = sets.probs.detach(), sets.log_weight.detach()
+        _, residual = TERMS[self.inner.name]
         if pools.consecutive and pools.sets:  # of no sets the size does not tell how many pools there are
-            return pooled_sums(self.inner.residual, probs, log_weight, pools.size)
-        weighted = self.inner.residual(probs) * log_weight.exp()[:, None]
-        return weighted.new_zeros(pools.count, self.classes).index_add(0, pools.ids, weighted)
+            return pooled_sums(residual, sets.probs, sets.log_weight, pools.size)
+        return pooled_sums(residual, sets.probs, sets.log_weight, pools.count, pools.ids)
 
 
 @dataclass(frozen=True)
@@ -200,7 +212,7 @@ class BlockBalance:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
         if sets.index is not None and self.count == 1:
             return LogTerms(log_odds_of_index(sets)[:, None], None, 1)
-        z = sets.scores()
+        z, sets = sets.scores(), sets.with_probs()
         if sets.index is not None:
             terms = self._log_total(pair_log_terms(z, sets.index))
             return LogTerms(terms, self.block[sets.index], self.count)

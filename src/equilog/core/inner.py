@@ -14,10 +14,9 @@ from torch.nn import functional as F
 from equilog.inputs.classes import Sets
 from equilog.inputs.options import InnerName
 from equilog.ops import (
-    TERMS,
     class_log_odds,
     index_log_odds,
-    least_with_log,
+    log_of_gap,
     log_of_nll,
     log_one_plus,
 )
@@ -53,12 +52,6 @@ class Inner(Protocol):
     def log_of_index(self, sets: Sets) -> Tensor:
         """Return the log terms of sets with index targets: (n,) of their class, or (n, C)."""
 
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
-        """Return the log terms (n, C) of sets with probability targets (n, C), from scores (n, C)."""
-
-    def residual(self, probs: Tensor) -> Tensor:
-        """Return the terms (n, C) at the best scores."""
-
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return the log of the share of cross-entropy's gradient that an index target keeps in its pool.
 
@@ -79,14 +72,6 @@ class Odds:
         """Return the log odds (n,) against each class index."""
         return log_odds_of_index(sets)
 
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
-        """Return the log odds against every class with its target's share."""
-        return TERMS[self.name][0](class_log_odds(scores), probs)
-
-    def residual(self, probs: Tensor) -> Tensor:
-        """Return rho_j = sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
-        return TERMS[self.name][1](probs)
-
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O p)."""
         return F.logsigmoid(-(log_others + log_prob))
@@ -104,14 +89,6 @@ class NegativeLogLikelihood:
     def log_of_index(self, sets: Sets) -> Tensor:
         """Return the log of the cross-entropy (n,) of each set."""
         return log_of_nll(log_odds_of_index(sets))
-
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
-        """Return the log of each class's part of the cross-entropy."""
-        return TERMS[self.name][0](class_log_odds(scores), probs)
-
-    def residual(self, probs: Tensor) -> Tensor:
-        """Return -t_j log t_j, the entropy by class."""
-        return TERMS[self.name][1](probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O - log p)."""
@@ -137,19 +114,7 @@ class Divergence:
         assert sets.index is not None
         index = sets.index[:, None]
         log_prob = -log_one_plus(class_log_odds(sets.scores()))
-        return log_prob.scatter(1, index, _log_of_gap(log_prob.gather(1, index)))
-
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
-        """Return log t_j + log(e^d - 1 - d) with d = log(p_j / t_j), which is log p_j where t_j is 0."""
-        log_prob = -log_one_plus(class_log_odds(scores))
-        positive = probs > 0
-        log_target = torch.where(positive, probs, 1.0).log()
-        gap = _log_of_gap(torch.where(positive, log_prob, -1.0) - log_target)
-        return torch.where(positive, log_target + gap, log_prob)
-
-    def residual(self, probs: Tensor) -> Tensor:
-        """Return 0: each term is zero at the best scores."""
-        return torch.zeros_like(probs)
+        return log_prob.scatter(1, index, log_of_gap(log_prob.gather(1, index)))
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return 0, all of it: in a large pool the optimum is the posterior whatever the other sets add."""
@@ -175,26 +140,3 @@ def log_odds_of_index(sets: Sets) -> Tensor:
     """Return the log odds (n,) against the class index, minus infinity for an ignored set."""
     assert sets.index is not None
     return sets.blanked(index_log_odds(sets.logits, sets.index, sets.shift, sets.scale), -torch.inf)
-
-
-_SERIES_ORDER = 13
-
-
-def _log_of_gap(d: Tensor) -> Tensor:
-    """Return log(e^d - 1 - d), where each of three forms keeps its digits; at 0 as near above 0 as has a log.
-
-    That log of 0 is finite, so that both derivatives of the gap come out of it right: 0 and 1.
-    """
-    least = least_with_log(d.dtype)
-    d = d + torch.where(d.abs() < least, least - d, 0.0).detach()
-    near, above = d.abs() < 0.25, d > 1.0
-    series = torch.ones_like(d)
-    close = torch.where(near, d, 0.0)
-    for order in range(_SERIES_ORDER, 2, -1):
-        series = 1.0 + close / order * series
-    at_zero = 2.0 * torch.where(near, d, 1.0).abs().log() + (0.5 * series).log()
-    far_above = torch.where(above, d, 1.0)
-    growing = far_above + torch.log1p(-(1.0 + far_above) * (-far_above).exp())
-    between = torch.where(near | above, -1.0, d)
-    falling = (between.expm1() - between).log()
-    return torch.where(near, at_zero, torch.where(above, growing, falling))

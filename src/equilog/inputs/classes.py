@@ -16,7 +16,7 @@ from equilog.inputs.values import (
     unless_all,
     value_per_set,
 )
-from equilog.ops import compute_dtype, gather_shards, is_sharded, is_transformed, precise, scores_of
+from equilog.ops import compute_dtype, gather_shards, is_sharded, is_transformed, precise, scores_of, target_probs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,9 @@ class Targets:
     Ignored sets stay in their place with weight 0.
     """
 
-    index: Tensor | None
-    """(n,) int64 class indices in range, or None where the targets are probabilities."""
-    soft: Tensor | None
-    """(n, C) target probabilities in the caller's type, or None where the targets are indices.
-
-    What an ignored set holds may be anything."""
+    target: Tensor
+    """(n,) int64 class indices in range, or (n, C) probabilities in the caller's type, where an ignored set may hold
+    anything; before smoothing."""
     log_weight_if_any: Tensor | None
     """(n,) log of the sample weight, minus infinity where the set is ignored; None where all are 0."""
     dtype: torch.dtype
@@ -48,15 +45,20 @@ class Targets:
     """The shape of the caller's sets: (N, d1, ...), or () for a single set."""
     classes: int
     """C."""
+    smoothing: float = 0.0
+    """Share of a target that is spread evenly over the classes that take part in its set."""
+
+    @property
+    def index(self) -> Tensor | None:
+        """(n,) int64 class indices in range, or None where the targets are probabilities, as smoothed indices are."""
+        return self.target if self.target.dim() == 1 and self.smoothing == 0.0 else None
 
     @property
     def log_weight(self) -> Tensor:
         """(n,) log of the sample weight in the type to compute in: 0 where there is none."""
         if self.log_weight_if_any is not None:
             return self.log_weight_if_any
-        like = self.soft if self.index is None else self.index
-        assert like is not None
-        return torch.zeros(like.shape[0], dtype=self.dtype, device=like.device)
+        return torch.zeros(self.target.shape[0], dtype=self.dtype, device=self.target.device)
 
     @property
     def is_kept(self) -> Tensor:
@@ -66,9 +68,7 @@ class Targets:
     @property
     def probs(self) -> Tensor:
         """(n, C) target probabilities in the type of the weights, 0 in the ignored sets."""
-        assert self.soft is not None
-        probs = self.soft.to(self.dtype)
-        return probs if self.kept is None else torch.where(self.kept[:, None], probs, 0.0)
+        return self._where_kept(self.target.to(self.dtype))
 
     def class_count(self) -> Tensor:
         """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient.
@@ -89,6 +89,9 @@ class Targets:
         if self.index is not None:
             return values[self.index]
         return (self.probs.detach() * values).sum(1)
+
+    def _where_kept(self, probs: Tensor) -> Tensor:
+        return probs if self.kept is None else torch.where(self.kept[:, None], probs, 0.0)
 
     def blanked(self, values: Tensor, blank: float) -> Tensor:
         """Return values (n, ...) with `blank` in the ignored sets, and NaN where an index is out of range.
@@ -118,6 +121,15 @@ class Sets(Targets):
     scale: float = 1.0
     """Factor > 0."""
 
+    @property
+    def probs(self) -> Tensor:
+        """(n, C) target probabilities in the type of the weights, 0 in the ignored sets; smoothed."""
+        return self._where_kept(target_probs(self.target, self.logits, self.smoothing, self.dtype))
+
+    def with_probs(self) -> "Sets":
+        """Return the sets with a table of the probabilities where `probs` would make one each time that it is read."""
+        return self if self.smoothing == 0.0 else replace(self, target=self.probs, smoothing=0.0)
+
     def scores(self) -> Tensor:
         """Return the scores (n, C) in the type to compute in, with 0 in the ignored sets."""
         return self.blanked(scores_of(self.logits, self.shift, self.scale), 0.0)
@@ -142,9 +154,7 @@ def read_sets(options: ClassOptions, logits: Tensor, target: Tensor, sample_weig
         targets = _soft_fields(options, _rows(target), dtype, sample_weight, shape)
     else:
         targets = _index_fields(options, target, rows.shape[1], dtype, sample_weight)
-    sets = Sets(**targets, logits=rows, scale=options.scale)
-    if smoothing > 0.0:
-        sets = replace(sets, index=None, soft=_smoothed(rows != -torch.inf, sets, smoothing))
+    sets = Sets(**targets, logits=rows, scale=options.scale, smoothing=smoothing)
     if options.validate:
         _check_values(where, sets)
     return sets
@@ -171,8 +181,7 @@ def _index_fields(
     log_weight, kept = log_set_weight(options, sample_weight, kept, target.shape, index.device, dtype)
     usable = kept if in_range is None else in_range if kept is None else kept & in_range
     return {
-        "index": index,
-        "soft": None,
+        "target": index,
         "log_weight_if_any": log_weight,
         "dtype": dtype,
         "sample_weight": _per_sample(sample_weight, target.shape),
@@ -189,8 +198,7 @@ def _soft_fields(
 ) -> dict[str, Any]:
     log_weight, kept = log_set_weight(options, sample_weight, None, shape, probs.device, dtype)
     return {
-        "index": None,
-        "soft": probs,
+        "target": probs,
         "log_weight_if_any": log_weight,
         "dtype": dtype,
         "sample_weight": _per_sample(sample_weight, shape),
@@ -282,15 +290,6 @@ def _check_index(options: ClassOptions, index: Tensor, wrong: Tensor, classes: i
             f"{options.where}: target holds class {first}, but there are {classes} classes, 0 to {classes - 1}. "
             f"Mark sets to leave out with ignore_index."
         )
-
-
-def _smoothed(present: Tensor, targets: Targets, smoothing: float) -> Tensor:
-    """Mix the targets with the uniform distribution over the classes that take part in the set."""
-    uniform = present.to(targets.dtype) / present.sum(1, keepdim=True).clamp(min=1)
-    if targets.index is not None:
-        probs = torch.zeros_like(uniform).scatter(1, targets.index[:, None], 1.0)
-        return (1.0 - smoothing) * probs + smoothing * uniform
-    return (1.0 - smoothing) * targets.probs + smoothing * uniform * targets.probs.sum(1, keepdim=True)
 
 
 def _check_values(where: str, sets: Sets) -> None:

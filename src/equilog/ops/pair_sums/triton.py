@@ -1,8 +1,7 @@
 """The pairwise terms of index targets, summed over pools on a GPU: the logits are read once a direction.
 
-The sets are put in the order of their pool and index, a slot, so that each program sums up sets of one slot, a chunk at
-most, in registers, and a common class makes no program longer than the others. Nothing is made of the logits' size but
-the gradient, where the sums are not of that size themselves.
+A slot is a pool and an index, whose sets a program sums up in registers, a chunk at most. Nothing is made of the
+logits' size but the gradient, where the sums are not of that size themselves.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
@@ -21,6 +20,7 @@ from equilog.ops.logspace import log_of_sum
 from equilog.ops.pair_sums import reference
 from equilog.ops.second_order import Differentiable, apply, keep
 from equilog.ops.triton_rows import kernel_operator, launch, like_logits, scores_at, subtractable, warps_of
+from equilog.ops.triton_slots import chunk_at, chunks_of_slots
 
 _BLOCK = 1024
 _TILE = 2048
@@ -85,24 +85,17 @@ def pair_log_sums_of_pools(
     n, classes = z.shape
     pools, layout = pool_count(n, pool_size), _layout(classes)
     slots = pools * classes
-    sorted_slots, order = slot_ids(index, pool_size, classes).sort(stable=True)
-    starts = torch.searchsorted(sorted_slots, torch.arange(slots + 1, device=z.device))
     most = max(triton.cdiv(n, _PROGRAMS), _FEWEST_SETS)
     # Where every slot of a pool fits one chunk, chunks are slots, and there is nothing to add up.
-    first_chunks, chunks = None, slots
-    if min(n, pool_size) > most:
-        first_chunks = torch.zeros_like(starts)
-        torch.cumsum((starts.diff() + (most - 1)) // most, 0, out=first_chunks[1:])
-        chunks += n // most  # at most; no number is read from the device
+    slot = slot_ids(index, pool_size, classes)
+    *where, chunks = chunks_of_slots(slot, slots, most, always=min(n, pool_size) > most)
     peaks, totals = (z.new_empty(chunks, classes, dtype=compute_dtype(z)) for _ in range(2))
-    slot_of_chunk = None
-    if first_chunks is not None:
-        slot_of_chunk = torch.searchsorted(first_chunks[1:], torch.arange(chunks, device=z.device), right=True)
     blocks = triton.cdiv(classes, layout["BLOCK"])
     launch(
-        _sums_kernel, (chunks, blocks), z, z, log_weight.contiguous(), shift, order, starts, first_chunks,
-        slot_of_chunk, peaks, totals, slots, classes, most, *z.stride(), scale, **layout,
+        _sums_kernel, (chunks, blocks), z, z, log_weight.contiguous(), shift, *where, peaks, totals, slots, classes,
+        most, *z.stride(), scale, **layout,
     )  # fmt: skip
+    first_chunks = where[2]
     if first_chunks is not None:
         parts = peaks, totals
         peaks, totals = (z.new_empty(slots, classes, dtype=peaks.dtype) for _ in range(2))
@@ -150,15 +143,7 @@ def _sums_kernel(
 ):  # fmt: skip
     wide = totals.dtype.element_ty
     chunk = tl.program_id(0).to(tl.int64)
-    if slot_of_chunk is not None:
-        slot = tl.load(slot_of_chunk + chunk)
-        is_chunk = slot < slots
-        begin = tl.load(starts + slot, mask=is_chunk, other=0)
-        begin += (chunk - tl.load(first_chunks + slot, mask=is_chunk, other=0)) * most
-        end = tl.minimum(begin + most, tl.load(starts + slot + 1, mask=is_chunk, other=0))
-    else:
-        slot = chunk
-        begin, end = tl.load(starts + slot), tl.load(starts + slot + 1)
+    slot, begin, end = chunk_at(chunk, starts, first_chunks, slot_of_chunk, slots, most)
     place = slot % classes + tl.zeros((ROWS, 1), tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     is_class = column < classes
