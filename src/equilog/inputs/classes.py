@@ -126,6 +126,14 @@ class Sets(Targets):
         """(n, C) target probabilities in the type of the weights, 0 in the ignored sets; smoothed."""
         return self._where_kept(target_probs(self.target, self.logits, self.smoothing, self.dtype))
 
+    def class_count(self) -> Tensor:
+        """Return the weighted number of sets of each class (C,), of which smoothing spreads a share evenly."""
+        looks = self.smoothing > 0.0 and reads_values(self.logits)
+        if not looks or not known((self.logits != -torch.inf).all()):
+            return super().class_count()
+        count = replace(self, smoothing=0.0).class_count()  # every class takes part in every set
+        return (1.0 - self.smoothing) * count + self.smoothing / self.classes * count.sum()
+
     def with_probs(self) -> "Sets":
         """Return the sets with a table of the probabilities where `probs` would make one each time that it is read."""
         return self if self.smoothing == 0.0 else replace(self, target=self.probs, smoothing=0.0)
