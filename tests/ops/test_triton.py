@@ -138,7 +138,7 @@ def test_log_sums_compile_for_gpus(slots: int, value: str, capability: int) -> N
 def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) -> None:
     from equilog.ops.index_logs import triton
 
-    types = pointers("log_odds log_weight class_weight values slopes", value) | {"index": "*i64"}
+    types = pointers("log_odds log_weight class_weight values held slopes", value) | {"index": "*i64"}
     fixed = {"POOLS": max(triton._COMPARISONS // size**2, 1), "SIZE": size, "index_stride": 1}
     assert "st.global" in compiled(triton._logs_kernel, types, fixed, capability)
 

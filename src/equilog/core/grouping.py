@@ -21,7 +21,6 @@ from equilog.core.sparse_groups import Groups
 from equilog.inputs.classes import Sets, Targets
 from equilog.inputs.options import ClassOptions
 from equilog.ops import (
-    TERMS,
     Units,
     class_log_odds,
     log_sum_exp,
@@ -106,8 +105,7 @@ class ClassBalance:
     def log_terms(self, sets: Sets) -> LogTerms:
         """Return the log terms of the index target's class, or of every class with its target's share."""
         if sets.index is None:
-            log_term, _ = TERMS[self.inner.name]
-            return LogTerms(log_term(class_log_odds(sets.scores()), sets.probs), None, 1)
+            return LogTerms(self.inner.log_of_soft(class_log_odds(sets.scores()), sets.probs), None, 1)
         if self.inner.separate:
             return LogTerms(self.inner.log_of_index(sets), None, 1)
         return LogTerms(self.inner.log_of_index(sets)[:, None], sets.index, self.classes)
@@ -139,7 +137,7 @@ class ClassBalance:
 
     def index_logs(
         self, sets: Sets, pools: Pools, class_weight: Tensor | None
-    ) -> Callable[[Units | None], Tensor | None] | None:
+    ) -> Callable[[Units | None], Tensor] | None:
         """Return what gives the loss of each pool (P,), or their mean, at once; None where the sums come first."""
         index = sets.index
         if index is None or self.inner.gentle or not pools.consecutive:
@@ -170,10 +168,9 @@ class ClassBalance:
         that cancelled within a set no longer do. Weights 1 + R_j, or offsets that bring every R_j to the largest, make
         the divisors equal again. There is nothing to undo for index targets, which have R = 0, and separate terms.
         """
-        _, residual = TERMS[self.inner.name]
-        if pools.consecutive and pools.sets:  # of no sets the size does not tell how many pools there are
-            return pooled_sums(residual, sets.probs, sets.log_weight, pools.size)
-        return pooled_sums(residual, sets.probs, sets.log_weight, pools.count, pools.ids)
+        consecutive = pools.consecutive and pools.sets  # of no sets the size does not tell how many pools there are
+        where = (pools.size, None) if consecutive else (pools.count, pools.ids)
+        return pooled_sums(self.inner.residual, sets.probs, sets.log_weight, *where)
 
 
 @dataclass(frozen=True)

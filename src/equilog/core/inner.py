@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from equilog.inputs.classes import Sets
 from equilog.inputs.options import InnerName
 from equilog.ops import (
+    TERMS,
     class_log_odds,
     index_log_odds,
     log_of_gap,
@@ -52,6 +53,12 @@ class Inner(Protocol):
     def log_of_index(self, sets: Sets) -> Tensor:
         """Return the log terms of sets with index targets: (n,) of their class, or (n, C)."""
 
+    def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
+        """Return the log terms (n, C) of sets with probability targets (n, C), from log odds (n, C)."""
+
+    def residual(self, probs: Tensor) -> Tensor:
+        """Return the terms (n, C) at the best scores."""
+
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return the log of the share of cross-entropy's gradient that an index target keeps in its pool.
 
@@ -72,6 +79,14 @@ class Odds:
         """Return the log odds (n,) against each class index."""
         return log_odds_of_index(sets)
 
+    def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
+        """Return the log odds against every class with its target's share."""
+        return TERMS[self.name][0](log_odds, probs)
+
+    def residual(self, probs: Tensor) -> Tensor:
+        """Return rho_j = sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
+        return TERMS[self.name][1](probs)
+
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O p)."""
         return F.logsigmoid(-(log_others + log_prob))
@@ -89,6 +104,14 @@ class NegativeLogLikelihood:
     def log_of_index(self, sets: Sets) -> Tensor:
         """Return the log of the cross-entropy (n,) of each set."""
         return log_of_nll(log_odds_of_index(sets))
+
+    def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
+        """Return the log of each class's part of the cross-entropy."""
+        return TERMS[self.name][0](log_odds, probs)
+
+    def residual(self, probs: Tensor) -> Tensor:
+        """Return -t_j log t_j, the entropy by class."""
+        return TERMS[self.name][1](probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return -log(1 + O - log p)."""
@@ -115,6 +138,14 @@ class Divergence:
         index = sets.index[:, None]
         log_prob = -log_one_plus(class_log_odds(sets.scores()))
         return log_prob.scatter(1, index, log_of_gap(log_prob.gather(1, index)))
+
+    def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
+        """Return log t_j + log(e^d - 1 - d) with d = log(p_j / t_j), which is log p_j where t_j is 0."""
+        return TERMS[self.name][0](log_odds, probs)
+
+    def residual(self, probs: Tensor) -> Tensor:
+        """Return 0: each term is zero at the best scores."""
+        return TERMS[self.name][1](probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return 0, all of it: in a large pool the optimum is the posterior whatever the other sets add."""

@@ -51,10 +51,8 @@ class PoolSums:
     layout: Layout
     compensation: str | None = None
     """How soft targets are compensated."""
-    at_once: Callable[[Units | None], Tensor | None] | None = None
-    """Gives the loss of each pool (P,), or their mean, by one operation without the sums, where there is such.
-
-    None where that does not give the mean."""
+    at_once: Callable[[Units | None], Tensor] | None = None
+    """Gives the loss of each pool (P,), or their mean, by one operation without the sums, where there is such."""
     group_weight: Tensor | None = None
     """(G,) factor on each log."""
     class_weight: Tensor | None = None
@@ -156,12 +154,11 @@ class PoolSums:
         Where one pool spans the parts, the value is the whole's and the gradient this part's share, times `factor`.
         Where each part has pools of its own, value and gradient are this part's share of the mean, times `factor`.
         """
-        values = None
         if whole is None and self.at_once is not None:
             values = self.at_once(self.units() if options.reduction == "mean" else None)
-            if values is not None and options.reduction == "mean":
+            if options.reduction == "mean":
                 return values
-        if values is None:
+        else:
             values = self._values(whole, factor)
         total = values if options.reduction == "none" else values.sum()
         if whole is not None and not self.layout.spans:

@@ -8,7 +8,7 @@ from equilog.ops.dtypes import compute_dtype
 from equilog.ops.index_logs import native, reference
 from equilog.ops.index_logs.native import Look, NotPlainError
 from equilog.ops.sharded import is_sharded
-from equilog.ops.units import Units, mean_of
+from equilog.ops.units import Units
 
 __all__ = ["Look", "NotPlainError", "mean_of_index_logs", "pooled_index_logs", "takes_index_logs", "takes_look"]
 
@@ -23,10 +23,8 @@ def pooled_index_logs(
     scale: float = 1.0,
     class_weight: Tensor | None = None,
     units: Units | None = None,
-) -> Tensor | None:
-    """Return the logs of each pool of consecutive sets, added up (P,), or their mean; None where no way gives them.
-
-    By the parts is then the way: the log odds, and what they add up to.
+) -> Tensor:
+    """Return the logs of each pool of consecutive sets, added up (P,), or their mean.
 
     Args:
         logits: (n, C) of any floating type and strides.
@@ -41,9 +39,7 @@ def pooled_index_logs(
     Returns:
         Nats, float64 for float64 logits, else float32.
     """
-    arguments = logits, index, log_weight, shift, class_weight, pool_size, scale, units, None
-    way = _pooled_index_logs.way(*arguments)
-    return None if way is None else way(*arguments)
+    return _pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units, None)
 
 
 def mean_of_index_logs(
@@ -63,7 +59,7 @@ def takes_index_logs(
     shift: Tensor | None = None,
     class_weight: Tensor | None = None,
 ) -> bool:
-    """Tell whether there is a way that gives `pooled_index_logs`, if not always their mean."""
+    """Tell whether `pooled_index_logs` has another way than its formula, which is slower than its parts."""
     return _pooled_index_logs.way(logits, index, log_weight, shift, class_weight, 1, 1.0, None, None) is not None
 
 
@@ -95,17 +91,13 @@ def _is_for_triton(
     log_weight: Tensor | None,
     shift: Tensor | None,
     class_weight: Tensor | None,
-    pool_size: int,  # noqa: ARG001
-    scale: float,  # noqa: ARG001
-    units: Units | None,
-    look: Look | None,  # noqa: ARG001
+    *_: object,
 ) -> bool:
     return (
         dispatch.triton(logits, index, log_weight, shift, class_weight)
         and not is_sharded(logits)
         and not dispatch.learns(log_weight, shift, class_weight)
         and logits.shape[0] > 0
-        and (units is None or units.total is not None)  # how many logs hold something is not looked at
     )
 
 
@@ -122,11 +114,7 @@ def _by_triton(
 ) -> Tensor:
     from equilog.ops.index_logs import triton
 
-    values = triton.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale)
-    if units is None:
-        return values
-    assert units.total is not None
-    return mean_of(values.sum(), units.total)
+    return triton.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units)
 
 
 _pooled_index_logs = dispatch.Operation(
