@@ -115,7 +115,7 @@ class ClassBalance:
         inner, soft = self.inner.name, sets.index is None
         compensated = compensated and soft and not self.inner.separate
         if (soft or self.inner.separate) and pools.sets:
-            shift, ids = sets.shift, pools.chosen_ids
+            shift, ids = sets.shift, None if pools.consecutive else pools.ids
             weight = sets.log_weight if sets.usable is sets.kept else sets.blanked(sets.log_weight, -torch.inf)
             tables = sets.logits, sets.target, weight
             has_formula = soft and inner == "odds" and pools.consecutive

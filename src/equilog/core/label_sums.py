@@ -14,6 +14,7 @@ from equilog.ops import (
     as_compute_dtype,
     indexed_label_log_sums,
     label_log_terms,
+    log_sum_exp_by,
     pooled_label_log_sums,
     pooled_label_logs,
     precise,
@@ -48,6 +49,9 @@ def pooled_sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: f
         return of_samples if pools.consecutive and pools.size == 1 else pools.log_sums(of_samples)
     if pools.consecutive and pools.sets:
         return pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.size, scale)
+    if pools.sample_ids is not None:
+        of_samples = pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.positions, scale)
+        return log_sum_exp_by(of_samples, pools.sample_ids, pools.count)
     terms = label_log_terms(labels.logits, labels.target, scale, labels.weight)
     return pools.log_sums(torch.stack(terms, 1))
 
