@@ -10,7 +10,12 @@ from benchmarks.gpu import FORMS, measure, table
 from torch import Tensor
 from torch.func import grad, vmap
 
-from equilog import class_mass, log_balanced_cross_entropy, multilabel_cross_entropy
+from equilog import (
+    class_mass,
+    linear_log_balanced_cross_entropy,
+    log_balanced_cross_entropy,
+    multilabel_cross_entropy,
+)
 from equilog.ops import dispatch
 from ops.memory import Largest
 from ops.triton_device import DEVICE, quiet
@@ -190,6 +195,23 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     with Largest(logits.nbytes, logits, target) as seen:
         loss(logits, target, **options).backward()
     assert seen.made == [logits.nbytes]
+
+
+@pytest.mark.usefixtures("by_kernels")
+def test_the_logits_of_a_layer_are_made_in_its_own_type_alone() -> None:
+    """Also where a bias and a prior are added to them."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (
+        torch.randn(n, 2, generator=generator).to(DEVICE, torch.bfloat16).requires_grad_() for n in (N, 64)
+    )
+    bias, target = weight.detach()[:, 0], torch.arange(N, device=DEVICE)
+    size = N * 64 * 2
+    with Largest(size, hidden, weight) as seen:
+        loss = linear_log_balanced_cross_entropy(
+            hidden, weight, target, bias, prior=torch.arange(1, 65, device=DEVICE), scale=0.5, chunk_rows=N
+        )
+        loss.backward()
+    assert set(seen.made) == {size}
 
 
 GRAPHED: dict[str, tuple[Callable[..., Tensor], str, Options]] = {
