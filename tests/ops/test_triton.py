@@ -105,7 +105,7 @@ def test_log_odds_compile_for_gpus(classes: int, score: str, capability: int) ->
     warps = fixed.pop("num_warps")
     fixed |= {"column_stride": 1, "index_stride": 1, "upstream_stride": 1}
     fixed |= {"classes": 1, "row_stride": 1} if classes == 1 else {}
-    fixed |= dict.fromkeys(("shift", "slopes")) if classes > 1000 else {}  # without a prior, and by itself
+    fixed |= dict.fromkeys(("shift", "slopes", "ignored")) if classes > 1000 else {}  # without a prior, and by itself
     odds, gradient = (
         compiled(kernel, types, fixed, capability, num_warps=warps)
         for kernel in (triton._log_odds_kernel, triton._gradient_kernel)
@@ -140,6 +140,7 @@ def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) 
 
     types = pointers("log_odds log_weight class_weight values held slopes", value) | {"index": "*i64"}
     fixed = {"POOLS": max(triton._COMPARISONS // size**2, 1), "SIZE": size, "index_stride": 1}
+    fixed |= {"ignored": None} if size == 64 else {"log_weight": None, "class_weight": None}
     assert "st.global" in compiled(triton._logs_kernel, types, fixed, capability)
 
 

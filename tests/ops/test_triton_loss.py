@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from equilog import (
+    LogBalancedCrossEntropyLoss,
     class_mass,
     linear_log_balanced_cross_entropy,
     log_balanced_cross_entropy,
     multilabel_cross_entropy,
 )
+from equilog.inputs import classes, values
 from equilog.ops import dispatch
 from ops.memory import Largest
 from ops.triton_device import DEVICE, quiet
@@ -87,6 +89,23 @@ def test_the_loss_is_that_of_the_formulas(name: str, dtype: torch.dtype) -> None
     torch.testing.assert_close(value.double(), expected[0], rtol=1e-12 if wide else 1e-5, atol=0)
     rtol = 1e-11 if wide else max(1e-4, 2 * torch.finfo(dtype).eps)
     torch.testing.assert_close(gradient.double(), expected[1], rtol=rtol, atol=1e-14 if wide else 1e-7)
+
+
+@pytest.mark.usefixtures("by_kernels")
+@pytest.mark.parametrize("pool", [None, 3, 65])
+def test_later_calls_are_as_the_first(pool: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though other sets are ignored, which nobody looks at; one out of range makes the loss no number."""
+    for module in (classes, values):
+        monkeypatch.setattr(module, "reads_values", lambda _, validate=False: validate)  # as on a GPU
+    logits, labels = draws()
+    logits = logits.nan_to_num(0.5, neginf=-2.0)
+    plain, general = (LogBalancedCrossEntropyLoss(C, pool=pool, prior="auto").to(DEVICE) for _ in range(2))
+    for target in (labels, labels.roll(1), NOWHERE, labels.clamp(min=0)):
+        found = value_and_gradient(plain, logits, target, {})
+        expected = value_and_gradient(general, logits, target, {"sample_weight": torch.ones(N).double()})
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-14)
+        torch.testing.assert_close(plain.class_count, general.class_count, rtol=0, atol=0)
+    assert value_and_gradient(plain, logits, torch.where(labels == 2, C, labels), {})[0].isnan()
 
 
 SOFT: dict[str, Options] = {

@@ -184,7 +184,8 @@ def _index_fields(
     if least < 0 or most >= classes or least <= options.ignore_index <= most:
         kept = index != options.ignore_index
         in_range = (index >= 0) & (index < classes)
-        _check_index(options, index, kept & ~in_range, classes)
+        if reads_values(index, options.validate):
+            _check_index(options, index, kept & ~in_range, classes)
         index, kept, in_range = torch.where(in_range, index, 0), unless_all(kept), unless_all(in_range)
     log_weight, kept = log_set_weight(options, sample_weight, kept, target.shape, index.device, dtype)
     usable = kept if in_range is None else in_range if kept is None else kept & in_range

@@ -11,6 +11,7 @@ from equilog.ops.index_logs import (
     NotPlainError,
     mean_of_index_logs,
     pooled_index_logs,
+    takes_ignored,
     takes_index_logs,
     takes_look,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "scores_of",
     "sorted_positives",
     "takes_class_log_odds",
+    "takes_ignored",
     "takes_index_logs",
     "takes_label_logs",
     "takes_look",

@@ -134,5 +134,5 @@ def test_nothing_of_the_logits_size_is_made_but_the_gradient() -> None:
 def test_torch_accepts_the_operator() -> None:
     z, index = drawn(9, 3, torch.float32)
     log_weight, shift, class_weight, scale = options_of(z, "weighted")
-    args = z, index, log_weight, shift, class_weight, 4, scale
+    args = z, index, log_weight, shift, class_weight, 4, scale, -100
     torch.library.opcheck(torch.ops.equilog.pooled_index_logs_of_scores.default, args)

@@ -10,7 +10,15 @@ from equilog.ops.index_logs.native import Look, NotPlainError
 from equilog.ops.sharded import is_sharded
 from equilog.ops.units import Units
 
-__all__ = ["Look", "NotPlainError", "mean_of_index_logs", "pooled_index_logs", "takes_index_logs", "takes_look"]
+__all__ = [
+    "Look",
+    "NotPlainError",
+    "mean_of_index_logs",
+    "pooled_index_logs",
+    "takes_ignored",
+    "takes_index_logs",
+    "takes_look",
+]
 
 
 def pooled_index_logs(
@@ -43,12 +51,25 @@ def pooled_index_logs(
 
 
 def mean_of_index_logs(
-    logits: Tensor, index: Tensor, pool_size: int, *, shift: Tensor | None, scale: float, units: Units, look: Look
+    logits: Tensor,
+    index: Tensor,
+    pool_size: int,
+    *,
+    shift: Tensor | None,
+    scale: float,
+    units: Units | None,
+    look: Look,
 ) -> Tensor:
-    """Return the mean of the logs of sets that all weigh the same, where `takes_look` says so.
+    """Return the mean of the logs of sets that all weigh the same, where `takes_look` or `takes_ignored` says so.
 
-    look: to look at the indices first, and count them; NotPlainError where they are not what they should be.
+    units: what the mean divides by; None, where `takes_ignored`, for the number of sets that are not ignored.
+    look: to look at the indices, and count them. NotPlainError where they are not what they should be, unless
+        `takes_ignored`, which takes any.
     """
+    if units is None:
+        from equilog.ops.index_logs import triton
+
+        return triton.mean_of_index_logs(logits, index, shift, pool_size, scale, look)
     return native.pooled_index_logs(logits, index, None, shift, None, pool_size, scale, units, look)
 
 
@@ -64,8 +85,13 @@ def takes_index_logs(
 
 
 def takes_look(logits: Tensor, index: Tensor) -> bool:
-    """Tell whether `mean_of_index_logs` takes these."""
+    """Tell whether `mean_of_index_logs` takes these, if none is ignored."""
     return dispatch.allows("native") and _is_for_native(logits, index, None, None, None)
+
+
+def takes_ignored(logits: Tensor, index: Tensor) -> bool:
+    """Tell whether `mean_of_index_logs` takes these, ignored ones among them, of which nobody knows."""
+    return dispatch.allows("triton") and _is_for_triton(logits, index, None, None, None)
 
 
 def _is_for_native(
