@@ -195,7 +195,8 @@ class PoolSums:
         """Return the factor on the log of each group, (G,) or (P, G): of its class, and to compensate soft targets."""
         if residual is None or self.compensation != "weight":
             return self.group_weight
-        weight = (1 + residual) / (1 + residual).mean(1, keepdim=True)
+        weight = 1 + residual
+        weight = weight / weight.mean(1, keepdim=True)
         return weight if self.group_weight is None else weight * self.group_weight
 
     def _weight_of_sums(self, weight: Tensor | None) -> Tensor | None:

@@ -1,5 +1,6 @@
 """Logits, targets and weights of any accepted shape -> n sets of C classes in one form, checked once."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,9 @@ from equilog.inputs.values import (
     value_per_set,
 )
 from equilog.ops import compute_dtype, gather_shards, is_sharded, is_transformed, precise, scores_of, target_probs
+
+_COUNTED = 2**22
+"""Probabilities that are counted at a time: some that a GPU takes at once, and that are little beside its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,11 @@ class Targets:
     @property
     def probs(self) -> Tensor:
         """(n, C) target probabilities in the type of the weights, 0 in the ignored sets."""
-        return self._where_kept(self.target.to(self.dtype))
+        return self.probs_of(slice(None))
+
+    def probs_of(self, rows: slice) -> Tensor:
+        """Return the target probabilities of some sets (k, C)."""
+        return self._where_kept(self.target[rows].to(self.dtype), rows)
 
     def class_count(self) -> Tensor:
         """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient.
@@ -81,8 +89,11 @@ class Targets:
         weight = self.log_weight.detach().exp().to(precise(self.log_weight.device))
         if self.index is not None:
             return weight.new_zeros(self.classes).index_add(0, self.index, weight)
-        # A product of matrices would lose digits in autocast.
-        return (weight[:, None] * self.probs.detach()).sum(0)
+        # A product of matrices would lose digits in autocast. A few rows at a time, so that no table is made of all.
+        step = weight.shape[0] if torch.compiler.is_compiling() else _COUNTED // self.classes
+        rows = [slice(start, start + step) for start in range(0, max(weight.shape[0], 1), max(step, 1))]
+        counts = ((weight[some, None] * self.probs_of(some).detach()).sum(0) for some in rows)
+        return functools.reduce(torch.add, counts)
 
     def of_class(self, values: Tensor) -> Tensor:
         """Return the value of each set's class (n,) from one of each class (C,), the mean for a soft target."""
@@ -90,8 +101,8 @@ class Targets:
             return values[self.index]
         return (self.probs.detach() * values).sum(1)
 
-    def _where_kept(self, probs: Tensor) -> Tensor:
-        return probs if self.kept is None else torch.where(self.kept[:, None], probs, 0.0)
+    def _where_kept(self, probs: Tensor, rows: slice) -> Tensor:
+        return probs if self.kept is None else torch.where(self.kept[rows, None], probs, 0.0)
 
     def blanked(self, values: Tensor, blank: float) -> Tensor:
         """Return values (n, ...) with `blank` in the ignored sets, and NaN where an index is out of range.
@@ -121,10 +132,10 @@ class Sets(Targets):
     scale: float = 1.0
     """Factor > 0."""
 
-    @property
-    def probs(self) -> Tensor:
-        """(n, C) target probabilities in the type of the weights, 0 in the ignored sets; smoothed."""
-        return self._where_kept(target_probs(self.target, self.logits, self.smoothing, self.dtype))
+    def probs_of(self, rows: slice) -> Tensor:
+        """Return the target probabilities of some sets (k, C), smoothed."""
+        probs = target_probs(self.target[rows], self.logits[rows], self.smoothing, self.dtype)
+        return self._where_kept(probs, rows)
 
     def class_count(self) -> Tensor:
         """Return the weighted number of sets of each class (C,), of which smoothing spreads a share evenly."""
