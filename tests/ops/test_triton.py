@@ -219,8 +219,8 @@ def test_pair_sums_compile_for_gpus(classes: int, score: str, capability: int) -
 
     wide = wide_of(score)
     types = pointers("log_weight shift peaks totals factors part_peaks part_totals", wide) | {"scale": "fp64"}
-    types |= pointers("z gradient", score) | pointers("index order starts first_chunks slot_of_chunk", "i64")
-    fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "index_stride": 1}
+    types |= pointers("z gradient", score) | pointers("slot order starts first_chunks slot_of_chunk", "i64")
+    fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "slot_stride": 1}
     options = {"num_warps": fixed.pop("num_warps")}
     whole = {"first_chunks": None, "slot_of_chunk": None} if classes == 21 else {}
     kernels = (triton._sums_kernel, whole), (triton._gradient_kernel, {}), (triton._together_kernel, {})

@@ -37,6 +37,7 @@ CALLS: dict[str, Options] = {
     "ids": {"pool": torch.arange(N) % 3},
     "no balance": {"balance": "none"},
     "pairs": {"balance": "pair"},
+    "pairs by id": {"balance": "pair", "pool": torch.arange(N) % 3},
     "nll": {"inner": "nll"},
     "divergence": {"inner": "divergence"},
     "everything": {

@@ -115,20 +115,13 @@ class ClassBalance:
         inner, soft = self.inner.name, sets.index is None
         compensated = compensated and soft and not self.inner.separate
         if (soft or self.inner.separate) and pools.sets:
-            shift, ids = sets.shift, None if pools.consecutive else pools.ids
+            shift, (size, ids) = sets.shift, pools.partition
             weight = sets.log_weight if sets.usable is sets.kept else sets.blanked(sets.log_weight, -torch.inf)
             tables = sets.logits, sets.target, weight
             has_formula = soft and inner == "odds" and pools.consecutive
             if has_formula or takes_class_log_odds(*tables, shift, ids, inner):
                 log_sums, residual = pooled_class_log_odds(
-                    *tables,
-                    pools.size if ids is None else pools.count,
-                    compensated,
-                    shift,
-                    sets.scale,
-                    inner,
-                    sets.smoothing,
-                    ids,
+                    *tables, size, compensated, shift, sets.scale, inner, sets.smoothing, ids
                 )
                 return GroupSums(log_sums, residual=residual)
         sets = sets.with_probs()
@@ -168,9 +161,7 @@ class ClassBalance:
         that cancelled within a set no longer do. Weights 1 + R_j, or offsets that bring every R_j to the largest, make
         the divisors equal again. There is nothing to undo for index targets, which have R = 0, and separate terms.
         """
-        consecutive = pools.consecutive and pools.sets  # of no sets the size does not tell how many pools there are
-        where = (pools.size, None) if consecutive else (pools.count, pools.ids)
-        return pooled_sums(self.inner.residual, sets.probs, sets.log_weight, *where)
+        return pooled_sums(self.inner.residual, sets.probs, sets.log_weight, *pools.partition)
 
 
 @dataclass(frozen=True)
@@ -225,11 +216,11 @@ class BlockBalance:
 
     def sums(self, sets: Sets, pools: Pools, compensated: bool) -> GroupSums:  # noqa: ARG002 - it needs no compensation
         """Return the log of the summed terms per pool and group."""
-        single = self.members == ()
-        dense = pools.consecutive and not sparse_groups.are_worth_comparing(pools, self.count)
+        single, dense = self.members == (), not sparse_groups.are_worth_comparing(pools, self.count)
         if sets.index is not None and single and dense and pools.sets:
             weight = sets.blanked(sets.log_weight, -torch.inf)  # a set of weight 0 is not looked at
-            args = sets.logits, sets.index, weight, pools.size, sets.shift, sets.scale
+            size, ids = pools.partition
+            args = sets.logits, sets.index, weight, size, sets.shift, sets.scale, ids
             return GroupSums(pooled_pair_log_sums(*args))
         return self.log_terms(sets).sums(pools, sets.log_weight)
 

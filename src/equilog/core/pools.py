@@ -55,6 +55,12 @@ class Pools:
             return self.chosen_ids
         return quotient(self.sets, self.size, self.device)
 
+    @property
+    def partition(self) -> tuple[int, Tensor | None]:
+        """How operations take the pools: by the sets of each, or by how many there are and their ids (n,)."""
+        # Of no sets the size does not tell how many pools there are.
+        return (self.size, None) if self.consecutive and self.sets else (self.count, self.ids)
+
     def slots(self, slot: Tensor, slots: int) -> Tensor:
         """Return the number (n,) of each set's slot among all the pools', 0..count*slots-1, from that in its pool."""
         return slot if self.count == 1 else self.ids * slots + slot
