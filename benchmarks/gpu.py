@@ -76,6 +76,9 @@ FORMS = [
     Form("indices, batch", "index", 1_000_000, 21, torch.float32),
     Form("indices, batch", "index", 1_000_000, 21, torch.bfloat16),
     Form("indices, batch", "index", 256, 10, torch.float32),
+    Form("indices, smoothed", "index", 8192, 128256, torch.bfloat16, {"label_smoothing": 0.1}),
+    Form("indices, smoothed", "index", 1_000_000, 21, torch.float32, {"label_smoothing": 0.1}),
+    Form("indices, divergence", "index", 65536, 1000, torch.float32, {"inner": "divergence"}),
     Form("pairs, batch", "index", 65536, 1000, torch.float32, {"balance": "pair"}),
     Form("pairs, batch", "index", 1_000_000, 21, torch.float32, {"balance": "pair"}),
     Form("probabilities, batch", "soft", 8192, 32000, torch.float32),
@@ -120,8 +123,10 @@ def call_of(form: Form, device: str) -> Call:
     if form.kind in ("index", "soft"):
         target = index if form.kind == "index" else logits.detach().softmax(1)
         loss = functools.partial(log_balanced_cross_entropy, **options)
-        peers = _peers(logits, target, device) if form.kind == "index" else {}
-        return Call((logits, target), loss, (logits, target), F.cross_entropy, peers)
+        smoothing = options.get("label_smoothing", 0.0)
+        peers = _peers(logits, target, device) if form.kind == "index" and not smoothing else {}
+        torch_loss = functools.partial(F.cross_entropy, label_smoothing=smoothing)
+        return Call((logits, target), loss, (logits, target), torch_loss, peers)
     named = (index[:, None] + torch.arange(NAMED, device=device) * max(form.columns // NAMED, 1)) % form.columns
     chosen = torch.zeros(form.rows, form.columns, dtype=torch.bool, device=device).scatter_(1, named, True)
     target = chosen if form.kind == "labels" else named

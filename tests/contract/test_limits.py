@@ -62,6 +62,7 @@ def test_samples_without_positions_are_empty_pools(kind: str, pool: str | int | 
     expected = {None: (3,), "sample": (3,), "batch": (1,), 1: (3, 0), 3: (0,)}[pool]
     assert per_pool.shape == expected
     assert (per_pool == 0).all()
+    assert log_balanced_cross_entropy(logits, target, pool=pool, sample_weight=torch.ones(3)) == 0
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

@@ -128,6 +128,16 @@ def test_a_running_prior_counts_soft_targets_and_weights() -> None:
     assert counted(criterion) == [2.5, 2.25, 3.75]
 
 
+def test_a_running_prior_counts_what_smoothing_spreads() -> None:
+    """Evenly over the classes that take part in each set."""
+    criterion = running(label_smoothing=0.75)
+    target = torch.tensor([0, 1])
+    criterion(learning(2, 3), target)
+    assert counted(criterion) == [0.75, 0.75, 0.5]
+    criterion(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -torch.inf]], requires_grad=True), target)
+    assert counted(criterion) == [1.625, 1.625, 0.75]
+
+
 def test_a_running_prior_counts_exactly_under_autocast_and_for_long() -> None:
     """bfloat16 holds 8 digits of 2, float32 stops counting ones at 2**24."""
     criterion = running()

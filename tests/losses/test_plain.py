@@ -26,7 +26,9 @@ def value_and_gradient(loss: object, target: Tensor, **options: object) -> tuple
 
 
 @pytest.mark.parametrize("pool", [None, 1, 4, 5])
-@pytest.mark.parametrize("options", [{}, {"scale": 2.0}, {"inner": "power"}, {"compensation": None}, {"prior": None}])
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": 2.0}, {"inner": "power"}, {"compensation": None}, {"prior": [1, 2, 3, 4, 5]}]
+)
 def test_a_later_call_is_as_the_general_way_has_it(pool: int | None, options: dict[str, object]) -> None:
     options = {"pool": pool, **options}
     with dispatch.only("reference"):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from equilog import ops
 from equilog.ops import dispatch
-from equilog.ops.index_logs import reference as index_logs
 from equilog.ops.label_logs import reference as label_logs
 from equilog.ops.native.call import has_kernels
 
@@ -55,10 +54,7 @@ def index_log_odds(z: Tensor) -> Tensor:
 def index_mean(z: Tensor) -> Tensor:
     weight, shift, of_class = log_weight(z), torch.linspace(0, 1, C).to(z), torch.linspace(0.5, 1.5, C).to(z)
     options = {"log_weight": weight, "shift": shift, "scale": 0.5, "class_weight": of_class}
-    found = ops.pooled_index_logs(z, INDEX, 5, units=ops.Units(2), **options)
-    if found is not None:
-        return found
-    return index_logs.pooled_index_logs(z, INDEX, weight, shift, of_class, 5, 0.5, ops.Units(2), None)
+    return ops.pooled_index_logs(z, INDEX, 5, units=ops.Units(2), **options)
 
 
 def label_mean(z: Tensor) -> Tensor:

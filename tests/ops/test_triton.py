@@ -105,7 +105,7 @@ def test_log_odds_compile_for_gpus(classes: int, score: str, capability: int) ->
     warps = fixed.pop("num_warps")
     fixed |= {"column_stride": 1, "index_stride": 1, "upstream_stride": 1}
     fixed |= {"classes": 1, "row_stride": 1} if classes == 1 else {}
-    fixed |= dict.fromkeys(("shift", "slopes")) if classes > 1000 else {}  # without a prior, and by itself
+    fixed |= dict.fromkeys(("shift", "slopes", "ignored")) if classes > 1000 else {}  # without a prior, and by itself
     odds, gradient = (
         compiled(kernel, types, fixed, capability, num_warps=warps)
         for kernel in (triton._log_odds_kernel, triton._gradient_kernel)
@@ -138,8 +138,9 @@ def test_log_sums_compile_for_gpus(slots: int, value: str, capability: int) -> N
 def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) -> None:
     from equilog.ops.index_logs import triton
 
-    types = pointers("log_odds log_weight class_weight values slopes", value) | {"index": "*i64"}
+    types = pointers("log_odds log_weight class_weight values held slopes", value) | {"index": "*i64"}
     fixed = {"POOLS": max(triton._COMPARISONS // size**2, 1), "SIZE": size, "index_stride": 1}
+    fixed |= {"ignored": None} if size == 64 else {"log_weight": None, "class_weight": None}
     assert "st.global" in compiled(triton._logs_kernel, types, fixed, capability)
 
 
@@ -147,22 +148,38 @@ def test_logs_of_pools_compile_for_gpus(size: int, value: str, capability: int) 
 @needs_triton
 @not_interpreted
 @pytest.mark.usefixtures("no_cache")
-@pytest.mark.parametrize(("classes", "score", "capability"), [(21, "fp32", 80), (32000, "bf16", 90)])
-def test_soft_odds_compile_for_gpus(classes: int, score: str, capability: int) -> None:
-    from equilog.ops.soft_odds import triton
+@pytest.mark.parametrize(
+    ("classes", "score", "inner", "capability"),
+    [(21, "fp32", "power", 80), (32000, "bf16", "odds", 90), (1000, "fp32", "divergence", 90)],
+)
+def test_soft_odds_compile_for_gpus(classes: int, score: str, inner: str, capability: int) -> None:
+    """Of probabilities, of indices that are smoothed, and of pools by id."""
+    from equilog.ops.soft_odds import triton, triton_kernels
 
-    wide = wide_of(score)
-    types = pointers("log_weight of_sets log_sums residuals upstream", wide) | {"scale": "fp64"}
-    types |= pointers("z target gradient", score) | pointers("shift", wide)
-    fixed = triton._layout.__wrapped__(classes, 64, classes, 1)
-    options = {"num_warps": fixed.pop("num_warps")}
-    fixed |= {"column_stride": 1, "target_column": 1, "RESIDUAL": True}
-    fixed |= {"INNER": "power" if classes == 21 else "odds"}
+    wide, indexed = wide_of(score), classes == 32000
+    types = pointers("log_weight of_sets log_sums residuals upstream", wide) | dict.fromkeys(
+        ("scale", "smoothing"), "fp64"
+    )
+    types |= pointers("z gradient", score) | pointers("target", "i64" if indexed else score) | pointers("shift", wide)
+    where = "order starts first_chunks slot_of_chunk ids"
+    types |= pointers(where, "i64")
+    fixed: dict[str, Any] = {
+        "column_stride": 1,
+        "target_column": 1,
+        "RESIDUAL": inner != "divergence",
+        "ROOTS": True,
+        "INNER": inner,
+    }
+    fixed |= {"INDEXED": indexed, "SMOOTH": indexed}
     fixed |= {"shift": None} if classes == 21 else {}
-    kernels = [triton._sums_kernel, triton._gradient_kernel]
-    kernels += [] if fixed["WHOLE"] else [triton._sets_kernel]
+    fixed |= dict.fromkeys(where.split()) if inner == "odds" else {}
+    kernels = [triton_kernels.sums_kernel, triton_kernels.gradient_kernel]
+    kernels += [triton_kernels.sets_kernel] if classes == 32000 else []
     for kernel in kernels:
-        assert "st.global" in compiled(kernel, types, fixed, capability, **options)
+        gradient_of = inner if kernel is triton_kernels.gradient_kernel else None
+        layout = triton._layout.__wrapped__(classes, 64, 1, gradient_of)
+        warps = layout.pop("num_warps")
+        assert "st.global" in compiled(kernel, types, fixed | layout, capability, num_warps=warps)
 
 
 @pytest.mark.slow
@@ -202,8 +219,8 @@ def test_pair_sums_compile_for_gpus(classes: int, score: str, capability: int) -
 
     wide = wide_of(score)
     types = pointers("log_weight shift peaks totals factors part_peaks part_totals", wide) | {"scale": "fp64"}
-    types |= pointers("z gradient", score) | pointers("index order starts first_chunks slot_of_chunk", "i64")
-    fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "index_stride": 1}
+    types |= pointers("z gradient", score) | pointers("slot order starts first_chunks slot_of_chunk", "i64")
+    fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "slot_stride": 1}
     options = {"num_warps": fixed.pop("num_warps")}
     whole = {"first_chunks": None, "slot_of_chunk": None} if classes == 21 else {}
     kernels = (triton._sums_kernel, whole), (triton._gradient_kernel, {}), (triton._together_kernel, {})

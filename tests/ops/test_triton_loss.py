@@ -10,7 +10,14 @@ from benchmarks.gpu import FORMS, measure, table
 from torch import Tensor
 from torch.func import grad, vmap
 
-from equilog import class_mass, log_balanced_cross_entropy, multilabel_cross_entropy
+from equilog import (
+    LogBalancedCrossEntropyLoss,
+    class_mass,
+    linear_log_balanced_cross_entropy,
+    log_balanced_cross_entropy,
+    multilabel_cross_entropy,
+)
+from equilog.inputs import classes, values
 from equilog.ops import dispatch
 from ops.memory import Largest
 from ops.triton_device import DEVICE, quiet
@@ -30,6 +37,7 @@ CALLS: dict[str, Options] = {
     "ids": {"pool": torch.arange(N) % 3},
     "no balance": {"balance": "none"},
     "pairs": {"balance": "pair"},
+    "pairs by id": {"balance": "pair", "pool": torch.arange(N) % 3},
     "nll": {"inner": "nll"},
     "divergence": {"inner": "divergence"},
     "everything": {
@@ -84,11 +92,30 @@ def test_the_loss_is_that_of_the_formulas(name: str, dtype: torch.dtype) -> None
     torch.testing.assert_close(gradient.double(), expected[1], rtol=rtol, atol=1e-14 if wide else 1e-7)
 
 
+@pytest.mark.usefixtures("by_kernels")
+@pytest.mark.parametrize("pool", [None, 3, 65])
+def test_later_calls_are_as_the_first(pool: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though other sets are ignored, which nobody looks at; one out of range makes the loss no number."""
+    for module in (classes, values):
+        monkeypatch.setattr(module, "reads_values", lambda _, validate=False: validate)  # as on a GPU
+    logits, labels = draws()
+    logits = logits.nan_to_num(0.5, neginf=-2.0)
+    plain, general = (LogBalancedCrossEntropyLoss(C, pool=pool, prior="auto").to(DEVICE) for _ in range(2))
+    for target in (labels, labels.roll(1), NOWHERE, labels.clamp(min=0)):
+        found = value_and_gradient(plain, logits, target, {})
+        expected = value_and_gradient(general, logits, target, {"sample_weight": torch.ones(N).double()})
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-14)
+        torch.testing.assert_close(plain.class_count, general.class_count, rtol=0, atol=0)
+    assert value_and_gradient(plain, logits, torch.where(labels == 2, C, labels), {})[0].isnan()
+
+
 SOFT: dict[str, Options] = {
     "batch": {},
     "pools of 5, offset": {"pool": 5, "compensation": "offset"},
     "everything": CALLS["everything"],
     "gentle": {"inner": "power", "pool": 5},
+    "divergence": {"inner": "divergence"},
+    "ids": CALLS["ids"],
 }
 LABELS: dict[str, Options] = {
     "samples": {},
@@ -166,7 +193,7 @@ def test_parts_of_a_whole() -> None:
     torch.testing.assert_close(torch.cat(found), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("kind", ["index", "recommended", "soft", "labels", "named"])
+@pytest.mark.parametrize("kind", ["index", "recommended", "smoothed", "divergence", "soft", "ids", "labels", "named"])
 @pytest.mark.usefixtures("by_kernels")
 def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     """Nothing of their size is made but the gradient of the logits, in their own type."""
@@ -177,7 +204,10 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     targets: dict[str, tuple[Callable[..., Tensor], Tensor, Options]] = {
         "index": (log_balanced_cross_entropy, index, {}),
         "recommended": (log_balanced_cross_entropy, index, {"pool": 16, "prior": prior}),
+        "smoothed": (log_balanced_cross_entropy, index, {"label_smoothing": 0.1, "prior": prior}),
+        "divergence": (log_balanced_cross_entropy, index, {"inner": "divergence"}),
         "soft": (log_balanced_cross_entropy, logits.detach().softmax(1), {"prior": prior}),
+        "ids": (log_balanced_cross_entropy, logits.detach().softmax(1), {"pool": torch.arange(N, device=DEVICE) % 3}),
         "labels": (multilabel_cross_entropy, logits.detach() > 1.0, {"pos_weight": 2.0}),
         "named": (multilabel_cross_entropy, index[:, None], {"weight": prior}),
     }
@@ -187,11 +217,29 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     assert seen.made == [logits.nbytes]
 
 
+@pytest.mark.usefixtures("by_kernels")
+def test_the_logits_of_a_layer_are_made_in_its_own_type_alone() -> None:
+    """Also where a bias and a prior are added to them."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (
+        torch.randn(n, 2, generator=generator).to(DEVICE, torch.bfloat16).requires_grad_() for n in (N, 64)
+    )
+    bias, target = weight.detach()[:, 0], torch.arange(N, device=DEVICE)
+    size = N * 64 * 2
+    with Largest(size, hidden, weight) as seen:
+        loss = linear_log_balanced_cross_entropy(
+            hidden, weight, target, bias, prior=torch.arange(1, 65, device=DEVICE), scale=0.5, chunk_rows=N
+        )
+        loss.backward()
+    assert set(seen.made) == {size}
+
+
 GRAPHED: dict[str, tuple[Callable[..., Tensor], str, Options]] = {
     "batch": (log_balanced_cross_entropy, "index", {}),
     "recommended": (log_balanced_cross_entropy, "index", {"pool": 16, "prior": torch.arange(1, C + 1)}),
     "pairs": (log_balanced_cross_entropy, "index", {"balance": "pair"}),
     "probabilities": (log_balanced_cross_entropy, "soft", {}),
+    "smoothed": (log_balanced_cross_entropy, "index", {"label_smoothing": 0.1, "inner": "power"}),
     "labels": (multilabel_cross_entropy, "labels", {}),
     "named labels": (multilabel_cross_entropy, "named", {"index_target": True}),
 }
@@ -255,6 +303,7 @@ COMPILED: dict[str, tuple[Callable[..., Tensor], Options, str]] = {
     "index": (log_balanced_cross_entropy, {"pool": 4}, "pooled_index_logs_of_scores"),
     "pairs": (log_balanced_cross_entropy, {"balance": "pair"}, "pair_log_sums_of_pools"),
     "soft": (log_balanced_cross_entropy, {}, "class_log_odds_sums"),
+    "smoothed": (log_balanced_cross_entropy, {"label_smoothing": 0.1, "pool": 4}, "class_log_odds_sums"),
     "labels": (multilabel_cross_entropy, {}, "label_log_sums_of_pools"),
 }
 

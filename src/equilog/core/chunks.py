@@ -4,6 +4,7 @@ The rows of a class (in its pool) meet in one sum, and their gradients divide by
 their classes: where a class lies within a chunk, its sum and its gradients are formed while the logits are there.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ class Head:
     """(logits (k, C), row numbers (k,)) -> log terms (k, ...), the logs that meet in the pools."""
     shifts_rows: bool = False
     """Whether the bias is one of each row, and not of each column."""
+    takes_products: bool = False
+    """Whether `from_logits` adds the bias and scales by itself, to hidden weight^T in the dtype of that."""
 
     def log_terms(self, rows: Tensor) -> Tensor:
         """Return the log terms (k, ...) of some rows (k,)."""
@@ -83,10 +86,8 @@ class Head:
             gradient = gradient.to(inputs.dtype)
             if hidden is not None:
                 hidden[rows] = gradient @ self.weight
-            if weight is not None and weight.dtype == gradient.dtype:
-                weight.addmm_(gradient.T, inputs)
-            elif weight is not None:
-                weight += gradient.T @ inputs
+            if weight is not None:
+                add_product(weight, gradient.T, inputs)
             del gradient  # before the next chunk's logits are made
         return hidden, weight, bias
 
@@ -95,14 +96,38 @@ class Head:
         logits = self._logits(rows, inputs).requires_grad_()
         with torch.enable_grad():
             log_terms = self.from_logits(logits, rows)
-        (gradient,) = torch.autograd.grad(log_terms, logits, self.scale * slope(rows, log_terms.detach()))
+        slopes = slope(rows, log_terms.detach())
+        (gradient,) = torch.autograd.grad(log_terms, logits, slopes if self.takes_products else self.scale * slopes)
         return gradient
 
     def _logits(self, rows: Tensor, inputs: Tensor) -> Tensor:
         logits = inputs @ self.weight.T
-        if self.bias is None and self.scale == 1.0:
+        if self.takes_products or (self.bias is None and self.scale == 1.0):
             return logits
         logits = as_compute_dtype(logits)
         if self.bias is not None:
             logits += self.bias[rows, None] if self.shifts_rows else self.bias
         return logits.mul_(self.scale)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add the product of two matrices, which may be of a smaller dtype than the total; in place where torch can."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    elif _adds_products_of(left.dtype, left.device):
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    else:
+        total += left @ right
+
+
+@functools.cache
+def _adds_products_of(dtype: torch.dtype, device: torch.device) -> bool:
+    """Tell whether torch adds a product of a small dtype to a float32 matrix on a device, by trying it once."""
+    if device.type != "cuda":
+        return False
+    total, ones = torch.ones(16, 16, device=device), torch.ones(16, 16, dtype=dtype, device=device)
+    try:
+        torch.addmm(total, ones, ones, out_dtype=torch.float32, out=total)
+    except RuntimeError:  # a torch or a device without such a product
+        return False
+    return bool((total == 17.0).all())

@@ -31,8 +31,8 @@ from equilog.ops import (
     pooled_index_logs,
     pooled_pair_log_sums,
     pooled_sums,
+    takes_class_log_odds,
     takes_index_logs,
-    takes_inner_terms,
 )
 
 
@@ -112,19 +112,25 @@ class ClassBalance:
 
     def sums(self, sets: Sets, pools: Pools, compensated: bool) -> GroupSums:
         """Return the log of the summed terms per pool and class, without a table of them where it can."""
-        if sets.soft is not None and pools.consecutive and pools.sets:
-            inner, shift = self.inner.name, sets.shift
+        inner, soft = self.inner.name, sets.index is None
+        compensated = compensated and soft and not self.inner.separate
+        if (soft or self.inner.separate) and pools.sets:
+            shift, (size, ids) = sets.shift, pools.partition
             weight = sets.log_weight if sets.usable is sets.kept else sets.blanked(sets.log_weight, -torch.inf)
-            if inner == "odds" or takes_inner_terms(inner, sets.logits, sets.soft, weight, shift):
-                args = sets.logits, sets.soft, weight, pools.size, compensated, shift, sets.scale, inner
-                log_sums, residual = pooled_class_log_odds(*args)
+            tables = sets.logits, sets.target, weight
+            has_formula = soft and inner == "odds" and pools.consecutive
+            if has_formula or takes_class_log_odds(*tables, shift, ids, inner):
+                log_sums, residual = pooled_class_log_odds(
+                    *tables, size, compensated, shift, sets.scale, inner, sets.smoothing, ids
+                )
                 return GroupSums(log_sums, residual=residual)
+        sets = sets.with_probs()
         sums = self.log_terms(sets).sums(pools, sets.log_weight)
         return replace(sums, residual=self._residual(sets, pools)) if compensated else sums
 
     def index_logs(
         self, sets: Sets, pools: Pools, class_weight: Tensor | None
-    ) -> Callable[[Units | None], Tensor | None] | None:
+    ) -> Callable[[Units | None], Tensor] | None:
         """Return what gives the loss of each pool (P,), or their mean, at once; None where the sums come first."""
         index = sets.index
         if index is None or self.inner.gentle or not pools.consecutive:
@@ -148,16 +154,14 @@ class ClassBalance:
         """Return the weight of each group (G,) from the weight of each class (C,): a group is a class."""
         return weight
 
-    def _residual(self, sets: Sets, pools: Pools) -> Tensor | None:
+    def _residual(self, sets: Sets, pools: Pools) -> Tensor:
         """Return R (P, C), each class's terms summed at the best scores; no gradient.
 
         The log divides each class's gradient by 1 + R_j; where the R_j differ so do the divisors, and the gradients
         that cancelled within a set no longer do. Weights 1 + R_j, or offsets that bring every R_j to the largest, make
-        the divisors equal again. None where there is nothing to undo: index targets have R = 0, separate terms too.
+        the divisors equal again. There is nothing to undo for index targets, which have R = 0, and separate terms.
         """
-        if sets.soft is None or self.inner.separate:
-            return None
-        return residual_sums(self.inner, sets.probs, sets.log_weight, pools)
+        return pooled_sums(self.inner.residual, sets.probs, sets.log_weight, *pools.partition)
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ class BlockBalance:
         """Return, for each ordered pair of blocks (I, J), log sum of t_j exp(z_k - z_j) over j in I, k in J, k != j."""
         if sets.index is not None and self.count == 1:
             return LogTerms(log_odds_of_index(sets)[:, None], None, 1)
-        z = sets.scores()
+        z, sets = sets.scores(), sets.with_probs()
         if sets.index is not None:
             terms = self._log_total(pair_log_terms(z, sets.index))
             return LogTerms(terms, self.block[sets.index], self.count)
@@ -212,11 +216,11 @@ class BlockBalance:
 
     def sums(self, sets: Sets, pools: Pools, compensated: bool) -> GroupSums:  # noqa: ARG002 - it needs no compensation
         """Return the log of the summed terms per pool and group."""
-        single = self.members == ()
-        dense = pools.consecutive and not sparse_groups.are_worth_comparing(pools, self.count)
+        single, dense = self.members == (), not sparse_groups.are_worth_comparing(pools, self.count)
         if sets.index is not None and single and dense and pools.sets:
             weight = sets.blanked(sets.log_weight, -torch.inf)  # a set of weight 0 is not looked at
-            args = sets.logits, sets.index, weight, pools.size, sets.shift, sets.scale
+            size, ids = pools.partition
+            args = sets.logits, sets.index, weight, size, sets.shift, sets.scale, ids
             return GroupSums(pooled_pair_log_sums(*args))
         return self.log_terms(sets).sums(pools, sets.log_weight)
 
@@ -243,15 +247,6 @@ class BlockBalance:
         if self.count == values.shape[1] and self.members == ():
             return values
         return log_sum_exp_by(values.T, self.block, self.count).T
-
-
-def residual_sums(inner: Inner, probs: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
-    """Return each class's terms at the best scores for targets (n, C), summed over each pool (P, C); no gradient."""
-    probs, log_weight = probs.detach(), log_weight.detach()
-    if pools.consecutive and pools.sets:  # of no sets the size does not tell how many pools there are
-        return pooled_sums(inner.residual, probs, log_weight, pools.size)
-    weighted = inner.residual(probs) * log_weight.exp()[:, None]
-    return weighted.new_zeros(pools.count, probs.shape[1]).index_add(0, pools.ids, weighted)
 
 
 Grouping = ClassBalance | BlockBalance

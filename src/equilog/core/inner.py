@@ -17,7 +17,7 @@ from equilog.ops import (
     TERMS,
     class_log_odds,
     index_log_odds,
-    least_with_log,
+    log_of_gap,
     log_of_nll,
     log_one_plus,
 )
@@ -137,19 +137,15 @@ class Divergence:
         assert sets.index is not None
         index = sets.index[:, None]
         log_prob = -log_one_plus(class_log_odds(sets.scores()))
-        return log_prob.scatter(1, index, _log_of_gap(log_prob.gather(1, index)))
+        return log_prob.scatter(1, index, log_of_gap(log_prob.gather(1, index)))
 
     def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
         """Return log t_j + log(e^d - 1 - d) with d = log(p_j / t_j), which is log p_j where t_j is 0."""
-        log_prob = -log_one_plus(log_odds)
-        positive = probs > 0
-        log_target = torch.where(positive, probs, 1.0).log()
-        gap = _log_of_gap(torch.where(positive, log_prob, -1.0) - log_target)
-        return torch.where(positive, log_target + gap, log_prob)
+        return TERMS[self.name][0](log_odds, probs)
 
     def residual(self, probs: Tensor) -> Tensor:
         """Return 0: each term is zero at the best scores."""
-        return torch.zeros_like(probs)
+        return TERMS[self.name][1](probs)
 
     def log_share(self, log_prob: Tensor, log_others: Tensor) -> Tensor:
         """Return 0, all of it: in a large pool the optimum is the posterior whatever the other sets add."""
@@ -183,26 +179,3 @@ def log_odds_of_index(sets: Sets) -> Tensor:
     """Return the log odds (n,) against the class index, minus infinity for an ignored set."""
     assert sets.index is not None
     return sets.blanked(index_log_odds(sets.logits, sets.index, sets.shift, sets.scale), -torch.inf)
-
-
-_SERIES_ORDER = 13
-
-
-def _log_of_gap(d: Tensor) -> Tensor:
-    """Return log(e^d - 1 - d), where each of three forms keeps its digits; at 0 as near above 0 as has a log.
-
-    That log of 0 is finite, so that both derivatives of the gap come out of it right: 0 and 1.
-    """
-    least = least_with_log(d.dtype)
-    d = d + torch.where(d.abs() < least, least - d, 0.0).detach()
-    near, above = d.abs() < 0.25, d > 1.0
-    series = torch.ones_like(d)
-    close = torch.where(near, d, 0.0)
-    for order in range(_SERIES_ORDER, 2, -1):
-        series = 1.0 + close / order * series
-    at_zero = 2.0 * torch.where(near, d, 1.0).abs().log() + (0.5 * series).log()
-    far_above = torch.where(above, d, 1.0)
-    growing = far_above + torch.log1p(-(1.0 + far_above) * (-far_above).exp())
-    between = torch.where(near | above, -1.0, d)
-    falling = (between.expm1() - between).log()
-    return torch.where(near, at_zero, torch.where(above, growing, falling))

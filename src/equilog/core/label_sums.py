@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from equilog.core.grouping import GroupSums, residual_sums
+from equilog.core.grouping import GroupSums
 from equilog.core.inner import Inner, inner_of
 from equilog.core.pool_state import Layout
 from equilog.core.pools import Pools, as_pools, spans_parts
@@ -20,10 +20,12 @@ from equilog.ops import (
     compute_dtype,
     indexed_label_log_sums,
     label_log_terms,
+    log_sum_exp_by,
     log_terms_of_labels,
     pooled_label_log_sums,
     pooled_label_logs,
     pooled_label_terms,
+    pooled_sums,
     precise,
     shares_of,
     takes_label_logs,
@@ -75,6 +77,9 @@ def pooled_sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: f
         return of_samples if pools.consecutive and pools.size == 1 else pools.log_sums(of_samples)
     if pools.consecutive and pools.sets:
         return pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.size, scale)
+    if pools.sample_ids is not None:
+        of_samples = pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.positions, scale)
+        return log_sum_exp_by(of_samples, pools.sample_ids, pools.count)
     terms = label_log_terms(labels.logits, labels.target, scale, labels.weight)
     return pools.log_sums(torch.stack(terms, 1))
 
@@ -99,7 +104,8 @@ def sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float, i
 def residual_of_labels(labels: Labels, pools: Pools, inner: Inner) -> Tensor:
     """Return what the best scores leave of each pool's positive and negative sum (P, 2); no gradient."""
     target = labels.target if labels.weight is None else torch.where(labels.weight == 0, 0.0, labels.target)
-    return residual_sums(inner, *shares_of(target.to(compute_dtype(labels.logits)), labels.weight), pools)
+    probs, log_weight = shares_of(target.to(compute_dtype(labels.logits)), labels.weight)
+    return pooled_sums(inner.residual, probs, log_weight, *pools.partition)
 
 
 def two_classes_of(labels: Labels, scale: float) -> tuple[Tensor, Tensor, Tensor]:

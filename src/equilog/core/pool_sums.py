@@ -51,10 +51,8 @@ class PoolSums:
     layout: Layout
     compensation: str | None = None
     """How soft targets are compensated."""
-    at_once: Callable[[Units | None], Tensor | None] | None = None
-    """Gives the loss of each pool (P,), or their mean, by one operation without the sums, where there is such.
-
-    None where that does not give the mean."""
+    at_once: Callable[[Units | None], Tensor] | None = None
+    """Gives the loss of each pool (P,), or their mean, by one operation without the sums, where there is such."""
     group_weight: Tensor | None = None
     """(G,) factor on each log."""
     class_weight: Tensor | None = None
@@ -168,12 +166,11 @@ class PoolSums:
         Where one pool spans the parts, the value is the whole's and the gradient this part's share, times `factor`.
         Where each part has pools of its own, value and gradient are this part's share of the mean, times `factor`.
         """
-        values = None
         if whole is None and self.at_once is not None:
             values = self.at_once(self.units() if options.reduction == "mean" else None)
-            if values is not None and options.reduction == "mean":
+            if options.reduction == "mean":
                 return values
-        if values is None:
+        else:
             values = self._values(whole, factor)
         total = values if options.reduction == "none" else values.sum()
         if whole is not None and not self.layout.spans:
@@ -211,7 +208,8 @@ class PoolSums:
         """Return the factor on the log of each group, (G,) or (P, G): of its class, and to compensate soft targets."""
         if residual is None or self.compensation != "weight":
             return self.group_weight
-        weight = (1 + residual) / (1 + residual).mean(1, keepdim=True)
+        weight = 1 + residual
+        weight = weight / weight.mean(1, keepdim=True)
         return weight if self.group_weight is None else weight * self.group_weight
 
     def _weight_of_sums(self, weight: Tensor | None) -> Tensor | None:

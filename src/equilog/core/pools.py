@@ -28,7 +28,7 @@ class Pools:
     size: int = 0
     """Sets a pool where these are consecutive, the last pool with what is over; 0 where there are ids."""
     chosen_ids: Tensor | None = None
-    """(n,) int64 in 0..count-1, where the pools are not consecutive sets."""
+    """(n,) int64 in 0..count-1, where the pools are not consecutive sets; or (N,) where they are of whole samples."""
     names: Tensor | None = None
     """(count,) the caller's ids of the pools, where they had gaps too large to keep; rising."""
     ragged: bool = False
@@ -42,11 +42,24 @@ class Pools:
         return self.chosen_ids is None
 
     @property
+    def sample_ids(self) -> Tensor | None:
+        """(N,) int64, the pool of each sample where ids were of whole samples, else None."""
+        return self.chosen_ids if self.chosen_ids is not None and len(self.chosen_ids) != self.sets else None
+
+    @property
     def ids(self) -> Tensor:
         """(n,) int64, the pool of each set; made only where it is needed, since it is twice the size of the sets."""
+        if self.sample_ids is not None:
+            return self.sample_ids.repeat_interleave(self.positions)
         if self.chosen_ids is not None:
             return self.chosen_ids
         return quotient(self.sets, self.size, self.device)
+
+    @property
+    def partition(self) -> tuple[int, Tensor | None]:
+        """How operations take the pools: by the sets of each, or by how many there are and their ids (n,)."""
+        # Of no sets the size does not tell how many pools there are.
+        return (self.size, None) if self.consecutive and self.sets else (self.count, self.ids)
 
     def slots(self, slot: Tensor, slots: int) -> Tensor:
         """Return the number (n,) of each set's slot among all the pools', 0..count*slots-1, from that in its pool."""
@@ -55,14 +68,14 @@ class Pools:
     def log_sums(self, log_terms: Tensor) -> Tensor:
         """Return the log of the sum of exp(log_terms) per pool and column, (P, K), from (n, K)."""
         if self.chosen_ids is not None:
-            return log_sum_exp_by(log_terms, self.chosen_ids, self.count)
+            return log_sum_exp_by(log_terms, self.ids, self.count)
         return log_sum_exp(self.side_by_side(log_terms, -torch.inf), 1).squeeze(1)
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums (P,) of values (n,) over each pool's sets."""
         if self.chosen_ids is None:
             return self.side_by_side(values[:, None], 0.0).sum((1, 2))
-        return values.new_zeros(self.count).index_add(0, self.chosen_ids, values)
+        return values.new_zeros(self.count).index_add(0, self.ids, values)
 
     def side_by_side(self, values: Tensor, padding: float) -> Tensor:
         """(n, K) -> (P, size, K) for consecutive pools, a short last one filled up with the padding."""
@@ -125,8 +138,10 @@ def _pools_of_ids(options: Options, pool: Tensor, shape: torch.Size, positions: 
         raise TypeError(
             f"{options.where}: a tensor of pool ids must hold integers, not {pool.dtype}; call pool.long()."
         )
-    ids = value_per_set(options.where, "pool", pool, shape).to(device).long()
-    n = len(ids)
+    n = shape.numel()
+    of_samples = len(shape) > 1 and pool.shape == shape[:1] and n > 0
+    ids = pool if of_samples else value_per_set(options.where, "pool", pool, shape)
+    ids = ids.to(device).long()
     bounds = least_and_most(ids, wait=True)  # makes a GPU wait, once
     if bounds is None:  # where no value can be looked at, as many pools as sets is enough
         return Pools(max(n, 1) if torch.compiler.is_compiling() else n, n, positions, device, chosen_ids=ids)

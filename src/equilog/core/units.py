@@ -51,19 +51,18 @@ class Samples:
     def spanned(self) -> Tensor | int:
         """Return how many samples each pool spans (P,), each by its weight; a number where it is that of all pools."""
         pools, positions, plain = self.pools, self.pools.positions, self.kept is None and self.weight is None
+        if not pools.sets:
+            return 0
         if plain and pools.consecutive:
             is_whole = not pools.ragged and positions > 0
             return pools.size // positions if is_whole else _samples_in_a_row(pools)
         if positions == 1 or pools.apart:
             return pools.sums(self._of_each_set())
+        if pools.sample_ids is not None:
+            weights = self._of_each_sample()
+            return weights.new_zeros(pools.count).index_add(0, pools.sample_ids, weights)
         if pools.consecutive and pools.size in (positions, pools.sets):  # a sample, or the batch
-            shape = pools.count, pools.size // max(positions, 1), positions
-            weight = None if self.weight is None else self.weight.view(shape[:2])
-            if self.kept is None:
-                assert weight is not None
-                return weight.sum(1)
-            kept = (self.kept.view(shape) != 0).any(2)
-            return (kept if weight is None else kept * weight).sum(1)
+            return self._of_each_sample().view(pools.count, pools.size // positions).sum(1)
         return _distinct_sums(pools, quotient(pools.sets, positions, pools.device), self._of_each_set())
 
     def total(self, class_weight: Tensor | None) -> Tensor | int:
@@ -89,12 +88,22 @@ class Samples:
 
     def _of_each_set(self) -> Tensor:
         """Return the weight of each set's sample (n,), 0 where the set is left out."""
-        pools = self.pools
-        if self.weight is None:
-            weight = torch.ones(pools.sets, device=pools.device, dtype=precise(pools.device))
-        else:
-            weight = self.weight.repeat_interleave(pools.positions)
+        weight = self._weight_or_ones(self.pools.sets)
+        if self.weight is not None:
+            weight = weight.repeat_interleave(self.pools.positions)
         return weight if self.kept is None else weight * (self.kept != 0)
+
+    def _of_each_sample(self) -> Tensor:
+        """Return the weight of each sample (N,), 0 where all of its sets are left out."""
+        positions = self.pools.positions
+        weight = self._weight_or_ones(self.pools.sets // positions)
+        return weight if self.kept is None else weight * (self.kept.view(-1, positions) != 0).any(1)
+
+    def _weight_or_ones(self, count: int) -> Tensor:
+        """Return the weight of each sample (N,), or so many ones."""
+        if self.weight is not None:
+            return self.weight
+        return torch.ones(count, device=self.pools.device, dtype=precise(self.pools.device))
 
 
 def samples_of(

@@ -1,5 +1,6 @@
 """Logits, targets and weights of any accepted shape -> n sets of C classes in one form, checked once."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,10 @@ from equilog.inputs.values import (
     unless_all,
     value_per_set,
 )
-from equilog.ops import compute_dtype, gather_shards, is_sharded, is_transformed, precise, scores_of
+from equilog.ops import compute_dtype, gather_shards, is_sharded, is_transformed, precise, scores_of, target_probs
+
+_COUNTED = 2**22
+"""Probabilities that are counted at a time: some that a GPU takes at once, and that are little beside its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +30,9 @@ class Targets:
     Ignored sets stay in their place with weight 0.
     """
 
-    index: Tensor | None
-    """(n,) int64 class indices in range, or None where the targets are probabilities."""
-    soft: Tensor | None
-    """(n, C) target probabilities in the caller's type, or None where the targets are indices.
-
-    What an ignored set holds may be anything."""
+    target: Tensor
+    """(n,) int64 class indices in range, or (n, C) probabilities in the caller's type, where an ignored set may hold
+    anything; before smoothing."""
     log_weight_if_any: Tensor | None
     """(n,) log of the sample weight, minus infinity where the set is ignored; None where all are 0."""
     dtype: torch.dtype
@@ -48,15 +49,20 @@ class Targets:
     """The shape of the caller's sets: (N, d1, ...), or () for a single set."""
     classes: int
     """C."""
+    smoothing: float = 0.0
+    """Share of a target that is spread evenly over the classes that take part in its set."""
+
+    @property
+    def index(self) -> Tensor | None:
+        """(n,) int64 class indices in range, or None where the targets are probabilities, as smoothed indices are."""
+        return self.target if self.target.dim() == 1 and self.smoothing == 0.0 else None
 
     @property
     def log_weight(self) -> Tensor:
         """(n,) log of the sample weight in the type to compute in: 0 where there is none."""
         if self.log_weight_if_any is not None:
             return self.log_weight_if_any
-        like = self.soft if self.index is None else self.index
-        assert like is not None
-        return torch.zeros(like.shape[0], dtype=self.dtype, device=like.device)
+        return torch.zeros(self.target.shape[0], dtype=self.dtype, device=self.target.device)
 
     @property
     def is_kept(self) -> Tensor:
@@ -66,9 +72,11 @@ class Targets:
     @property
     def probs(self) -> Tensor:
         """(n, C) target probabilities in the type of the weights, 0 in the ignored sets."""
-        assert self.soft is not None
-        probs = self.soft.to(self.dtype)
-        return probs if self.kept is None else torch.where(self.kept[:, None], probs, 0.0)
+        return self.probs_of(slice(None))
+
+    def probs_of(self, rows: slice) -> Tensor:
+        """Return the target probabilities of some sets (k, C)."""
+        return self._where_kept(self.target[rows].to(self.dtype), rows)
 
     def class_count(self) -> Tensor:
         """Return the weighted number of sets of each class (C,), soft targets adding their share; no gradient.
@@ -81,14 +89,20 @@ class Targets:
         weight = self.log_weight.detach().exp().to(precise(self.log_weight.device))
         if self.index is not None:
             return weight.new_zeros(self.classes).index_add(0, self.index, weight)
-        # A product of matrices would lose digits in autocast.
-        return (weight[:, None] * self.probs.detach()).sum(0)
+        # A product of matrices would lose digits in autocast. A few rows at a time, so that no table is made of all.
+        step = weight.shape[0] if torch.compiler.is_compiling() else _COUNTED // self.classes
+        rows = [slice(start, start + step) for start in range(0, max(weight.shape[0], 1), max(step, 1))]
+        counts = ((weight[some, None] * self.probs_of(some).detach()).sum(0) for some in rows)
+        return functools.reduce(torch.add, counts)
 
     def of_class(self, values: Tensor) -> Tensor:
         """Return the value of each set's class (n,) from one of each class (C,), the mean for a soft target."""
         if self.index is not None:
             return values[self.index]
         return (self.probs.detach() * values).sum(1)
+
+    def _where_kept(self, probs: Tensor, rows: slice) -> Tensor:
+        return probs if self.kept is None else torch.where(self.kept[rows, None], probs, 0.0)
 
     def blanked(self, values: Tensor, blank: float) -> Tensor:
         """Return values (n, ...) with `blank` in the ignored sets, and NaN where an index is out of range.
@@ -118,6 +132,23 @@ class Sets(Targets):
     scale: float = 1.0
     """Factor > 0."""
 
+    def probs_of(self, rows: slice) -> Tensor:
+        """Return the target probabilities of some sets (k, C), smoothed."""
+        probs = target_probs(self.target[rows], self.logits[rows], self.smoothing, self.dtype)
+        return self._where_kept(probs, rows)
+
+    def class_count(self) -> Tensor:
+        """Return the weighted number of sets of each class (C,), of which smoothing spreads a share evenly."""
+        looks = self.smoothing > 0.0 and reads_values(self.logits)
+        if not looks or not known((self.logits != -torch.inf).all()):
+            return super().class_count()
+        count = replace(self, smoothing=0.0).class_count()  # every class takes part in every set
+        return (1.0 - self.smoothing) * count + self.smoothing / self.classes * count.sum()
+
+    def with_probs(self) -> "Sets":
+        """Return the sets with a table of the probabilities where `probs` would make one each time that it is read."""
+        return self if self.smoothing == 0.0 else replace(self, target=self.probs, smoothing=0.0)
+
     def scores(self) -> Tensor:
         """Return the scores (n, C) in the type to compute in, with 0 in the ignored sets."""
         return self.blanked(scores_of(self.logits, self.shift, self.scale), 0.0)
@@ -142,9 +173,7 @@ def read_sets(options: ClassOptions, logits: Tensor, target: Tensor, sample_weig
         targets = _soft_fields(options, _rows(target), dtype, sample_weight, shape)
     else:
         targets = _index_fields(options, target, rows.shape[1], dtype, sample_weight)
-    sets = Sets(**targets, logits=rows, scale=options.scale)
-    if smoothing > 0.0:
-        sets = replace(sets, index=None, soft=_smoothed(rows != -torch.inf, sets, smoothing))
+    sets = Sets(**targets, logits=rows, scale=options.scale, smoothing=smoothing)
     if options.validate:
         _check_values(where, sets)
     return sets
@@ -166,13 +195,13 @@ def _index_fields(
     if least < 0 or most >= classes or least <= options.ignore_index <= most:
         kept = index != options.ignore_index
         in_range = (index >= 0) & (index < classes)
-        _check_index(options, index, kept & ~in_range, classes)
+        if reads_values(index, options.validate):
+            _check_index(options, index, kept & ~in_range, classes)
         index, kept, in_range = torch.where(in_range, index, 0), unless_all(kept), unless_all(in_range)
     log_weight, kept = log_set_weight(options, sample_weight, kept, target.shape, index.device, dtype)
     usable = kept if in_range is None else in_range if kept is None else kept & in_range
     return {
-        "index": index,
-        "soft": None,
+        "target": index,
         "log_weight_if_any": log_weight,
         "dtype": dtype,
         "sample_weight": _per_sample(sample_weight, target.shape),
@@ -189,8 +218,7 @@ def _soft_fields(
 ) -> dict[str, Any]:
     log_weight, kept = log_set_weight(options, sample_weight, None, shape, probs.device, dtype)
     return {
-        "index": None,
-        "soft": probs,
+        "target": probs,
         "log_weight_if_any": log_weight,
         "dtype": dtype,
         "sample_weight": _per_sample(sample_weight, shape),
@@ -282,15 +310,6 @@ def _check_index(options: ClassOptions, index: Tensor, wrong: Tensor, classes: i
             f"{options.where}: target holds class {first}, but there are {classes} classes, 0 to {classes - 1}. "
             f"Mark sets to leave out with ignore_index."
         )
-
-
-def _smoothed(present: Tensor, targets: Targets, smoothing: float) -> Tensor:
-    """Mix the targets with the uniform distribution over the classes that take part in the set."""
-    uniform = present.to(targets.dtype) / present.sum(1, keepdim=True).clamp(min=1)
-    if targets.index is not None:
-        probs = torch.zeros_like(uniform).scatter(1, targets.index[:, None], 1.0)
-        return (1.0 - smoothing) * probs + smoothing * uniform
-    return (1.0 - smoothing) * targets.probs + smoothing * uniform * targets.probs.sum(1, keepdim=True)
 
 
 def _check_values(where: str, sets: Sets) -> None:

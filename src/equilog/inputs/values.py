@@ -39,7 +39,7 @@ def least_and_most(ids: Tensor, wait: bool = False) -> tuple[int, int] | None:
 
 def unless_all(condition: Tensor) -> Tensor | None:
     """Return a condition, or None where it is known to hold everywhere."""
-    return None if known(condition.all()) else condition
+    return None if reads_values(condition) and known(condition.all()) else condition
 
 
 def all_true(like: Tensor) -> Tensor:
@@ -118,6 +118,8 @@ def class_vector(
     if vector.shape != like.shape[1:]:
         raise ValueError(f"{where}: {name} must be ({like.shape[1]},), one value a {unit}; got {tuple(vector.shape)}.")
     vector = vector.to(device=like.device, dtype=compute_dtype(like))
+    if not reads_values(vector, validate):
+        return vector
     fits = vector > 0 if positive else vector >= 0
     if validate:
         fits = fits & vector.isfinite()

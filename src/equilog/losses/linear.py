@@ -73,7 +73,7 @@ def linear_log_balanced_cross_entropy(
             `log_balanced_cross_entropy`.
         process_group: as in `log_balanced_cross_entropy`.
         chunk_rows: number of sets >= 1 whose logits are there together. None is D / 2, but at most 1024: the logits of
-            a chunk and their gradient then take no more memory than `weight`.
+            a chunk and their gradient then take no more memory than `weight`. On a GPU it is 256 to 4096.
         validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait.
 
     Returns:
@@ -137,7 +137,7 @@ def _class_layer(
             f"got {tuple(target.shape)} {target.dtype}. Probabilities need the logits: use log_balanced_cross_entropy."
         )
     classes, features = weight.shape
-    size = rows_of_a_chunk(where, chunk_rows, features)
+    size = rows_of_a_chunk(where, chunk_rows, features, hidden.device)
     rows = hidden.reshape(-1, features)
     like = as_compute_dtype(rows.new_empty(0, classes))  # logits of no sets
     shift = None if bias is None else bias.to(like)
@@ -156,14 +156,19 @@ def _class_layer(
     pools = as_pools(options, shape, rows.device)
     used = torch.arange(len(index), device=rows.device) if targets.kept is None else targets.kept.nonzero().squeeze(1)
     logs, log_of = torch.unique(pools.ids[used] * classes + index[used], return_inverse=True)
-    slot, slots, groups = index, classes, None
+    slot, slots, groups, scale = index, classes, None, options.scale
+    fixed_shift = None if shift is None else shift.detach()
+
+    def log_odds(z: Tensor, rows: Tensor) -> Tensor:
+        return index_log_odds(z, index[rows], fixed_shift, scale)
+
     if not spans_parts(options.pool, shape):
         slot, of_logs = _columns(pools, logs // classes, logs % classes, used, log_of)
         slots, groups = of_logs.shape[1], Groups(of_logs, classes)
     return with_known_units(
         Layer(
             inputs=(rows, weight, shift, log_weight),
-            head=as_head(rows, weight, shift, options.scale, lambda z, rows: index_log_odds(z, index[rows])),
+            head=as_head(rows, weight, shift, scale, log_odds, takes_products=True),
             chunks=as_chunks(used, log_of, size),
             slot=slot,
             slots=slots,

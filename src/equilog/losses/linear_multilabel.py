@@ -79,8 +79,8 @@ def linear_multilabel_cross_entropy(
         class_mass: as in `multilabel_cross_entropy`.
         process_group: as in `multilabel_cross_entropy`.
         chunk_rows: number of samples >= 1 whose logits are there together, for pool "label" number of labels. None is D
-            / 2 samples, but at most 1024, and L D / (2 N) labels, but at most L / 8: a chunk's logits and their
-            gradient then take no more memory than `weight`.
+            / 2 samples, but at most 1024 (on a GPU 256 to 4096), and L D / (2 N) labels, but at most L / 8: a chunk's
+            logits and their gradient then take no more memory than `weight`.
         validate: look at the values of the arguments too and raise on bad ones. Makes a GPU wait. On the CPU, label
             indices out of range or named twice raise anyway; on a GPU they make their sample NaN.
 
@@ -265,6 +265,7 @@ def _samples_as_rows(call: _Call) -> _Rows:
     there = labels if label_weight is None else int((label_weight != 0).sum())
     pools, gentle = as_pools(options, call.log_weight.shape, kept.device), inner_of(options).gentle and labels == 1
     used = kept.nonzero().squeeze(1)
+    size = rows_of_a_chunk(options.where, call.chunk_rows, features, kept.device)
     return _Rows(
         inputs=(call.hidden, call.weight, call.shift, call.log_weight),
         shifts_rows=False,
@@ -272,7 +273,7 @@ def _samples_as_rows(call: _Call) -> _Rows:
         positives=call.targets.positives_by_sample(label_weight),
         total=call.log_weight.new_tensor(labels) if label_weight is None else label_weight.sum(),
         samples=Samples(pools, kept * there, call.sample_weight, None, gentle=gentle),
-        chunks=torch.split(used, rows_of_a_chunk(options.where, call.chunk_rows, features)) if len(used) else (),
+        chunks=torch.split(used, size) if len(used) else (),
     )
 
 
@@ -296,7 +297,11 @@ def _labels_as_rows(call: _Call) -> _Rows:
     )
     # Logits and their gradient take no more memory than the matrix, and a few large chunks are as good as many.
     most = max(min(labels * features // max(2 * len(hidden), 1), -(-labels // 8)), 1)
-    size = most if call.chunk_rows is None else rows_of_a_chunk(call.options.where, call.chunk_rows, features)
+    size = (
+        most
+        if call.chunk_rows is None
+        else rows_of_a_chunk(call.options.where, call.chunk_rows, features, hidden.device)
+    )
     weighted = call.sample_weight is not None or targets.wrong is not None
     return _Rows(
         inputs=(call.weight, hidden, call.shift, of_label.log()),

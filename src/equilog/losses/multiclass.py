@@ -165,11 +165,12 @@ def log_balanced_cross_entropy(
         reduction=reduction,
         validate=validate,
     )
-    if sample_weight is None and weight is None and prior is None:
+    if sample_weight is None and weight is None:
         general = partial(_general_sums, options, logits, target)
         plain = plain_sums(options, logits, target, general, counts=False)
         if plain is not None:
-            return pooled_loss(options, plain(None), class_mass, process_group)
+            shift = None if prior is None else log_prior(options, prior, logits)
+            return pooled_loss(options, plain(shift), class_mass, process_group)
     sets = read_sets(options, logits, target, sample_weight)
     shift = None if prior is None else log_prior(options, prior, sets.logits)
     part = class_sums(options, sets, shift, weight)
@@ -268,7 +269,8 @@ def index_sums(
 def log_prior(options: ClassOptions, prior: Any, logits: Tensor) -> Tensor:
     """Return prior_strength * log prior (C,), in the type that logits (n, C) are computed in."""
     vector = class_vector(options.where, "prior", prior, logits, positive=True, validate=options.validate)
-    return options.prior_strength * vector.log()
+    log_prior = vector.log()
+    return log_prior if options.prior_strength == 1.0 else options.prior_strength * log_prior
 
 
 def _weight_of_groups(options: ClassOptions, grouping: Grouping, class_weight: Tensor) -> Tensor:

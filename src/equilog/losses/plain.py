@@ -1,4 +1,6 @@
-"""Calls as training mostly makes them: rows of logits with class indices, none left out, all of one weight.
+"""Calls as training mostly makes them: rows of logits with class indices, all of one weight.
+
+On the CPU none may be left out, which is found out by looking; on a GPU, where nobody looks, some may be.
 
 What such a call is, its pools and what its mean divides by, follows from its options and shapes. The general way finds
 it out for the first call of these; the next are one operation, which takes less time than to find it out again.
@@ -15,7 +17,7 @@ from equilog.core.pool_state import ClassMass, Layout
 from equilog.core.pool_sums import PoolSums
 from equilog.inputs.classes import Sets
 from equilog.inputs.options import ClassOptions, Options
-from equilog.ops import Look, NotPlainError, Units, mean_of_index_logs, takes_look
+from equilog.ops import Look, NotPlainError, Units, mean_of_index_logs, precise, takes_ignored, takes_look
 
 
 class Plan(NamedTuple):
@@ -23,20 +25,22 @@ class Plan(NamedTuple):
 
     pool_size: int
     pools: int
-    units: Units
+    units: Units | None
+    """None for the number of sets that are not ignored, where some may be."""
 
 
 def keep_plan(options: ClassOptions, logits: Tensor, target: Tensor, sets: Sets, part: PoolSums) -> None:
     """Keep what the general way found out about a call, where it is a plain one."""
-    if part.at_once is None or not sets.unweighted or sets.kept is not None or part.class_weight is not None:
+    if part.at_once is None or not sets.unweighted or part.class_weight is not None:
         return
     if logits.dim() != 2 or target.dtype != torch.int64 or options.validate or isinstance(options.pool, Tensor):
         return
-    if not takes_look(logits, target):
-        return
-    units, pools = part.units(), part.samples.pools
-    if not isinstance(units.samples, Tensor):
-        options.remembered(_key(logits, target), lambda _: Plan(pools.size, pools.count, units))
+    pools, units = part.samples.pools, None
+    if not takes_ignored(logits, target):
+        units = part.units()
+        if sets.kept is not None or isinstance(units.samples, Tensor) or not takes_look(logits, target):
+            return
+    options.remembered(_key(logits, target), lambda _: Plan(pools.size, pools.count, units))
 
 
 def plain_sums(
@@ -52,13 +56,16 @@ def plain_sums(
     if not isinstance(logits, Tensor) or not isinstance(target, Tensor):
         return None
     plan: Plan | None = options.known(_key(logits, target))
-    if plan is None or not takes_look(logits, target):
+    if plan is None:
+        return None
+    takes = takes_ignored if plan.units is None else takes_look
+    if not takes(logits, target):
         return None
     return lambda shift: PlainSums(options, plan, logits, target, shift, general, counts)
 
 
 def _key(logits: Tensor, target: Tensor) -> tuple[object, ...]:
-    return logits.shape, target.shape, logits.dtype, target.dtype
+    return logits.shape, target.shape, logits.dtype, target.dtype, logits.device.type
 
 
 class PlainSums:
@@ -79,7 +86,9 @@ class PlainSums:
         self._options, self._plan, self._general = options, plan, general
         self._made: PoolSums | None = None
         self._logits, self._target, self._shift = logits, target, shift
-        self._counts = torch.empty(logits.shape[1], dtype=torch.float64) if counts else None
+        self._counts = (
+            torch.empty(logits.shape[1], dtype=precise(logits.device), device=logits.device) if counts else None
+        )
 
     @property
     def general(self) -> PoolSums:
@@ -120,11 +129,15 @@ class PlainSums:
 
     def kept_sets(self) -> Tensor | int:
         """Return the number of sets that are not ignored, after the loss."""
-        return self._target.shape[0] if self._made is None else self._made.kept_sets()
+        if self._made is None and self._plan.units is not None:
+            return self._target.shape[0]
+        return self.general.kept_sets()
 
     def nonempty_pools(self) -> Tensor | int:
         """Return the number of pools that hold a set not ignored, after the loss."""
-        return self._plan.pools if self._made is None else self._made.nonempty_pools()
+        if self._made is None and self._plan.units is not None:
+            return self._plan.pools
+        return self.general.nonempty_pools()
 
     def mass(self) -> ClassMass:
         """Return what this part adds to a whole."""

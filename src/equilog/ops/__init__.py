@@ -11,6 +11,7 @@ from equilog.ops.index_logs import (
     NotPlainError,
     mean_of_index_logs,
     pooled_index_logs,
+    takes_ignored,
     takes_index_logs,
     takes_look,
 )
@@ -31,11 +32,13 @@ from equilog.ops.sharded import beside, gather_shards, is_sharded
 from equilog.ops.soft_odds import (
     TERMS,
     class_log_odds,
+    log_of_gap,
     log_of_nll,
     log_weighted,
     pooled_class_log_odds,
     pooled_sums,
-    takes_inner_terms,
+    takes_class_log_odds,
+    target_probs,
 )
 from equilog.ops.sum_by_id import finds_first, log_sum_exp_at_first, log_sum_exp_by
 from equilog.ops.units import Units, logs_held, mean_of
@@ -60,6 +63,7 @@ __all__ = [
     "label_log_terms",
     "least_with_log",
     "log_expm1",
+    "log_of_gap",
     "log_of_nll",
     "log_of_sum",
     "log_one_plus",
@@ -83,9 +87,11 @@ __all__ = [
     "scores_of",
     "shares_of",
     "sorted_positives",
+    "takes_class_log_odds",
+    "takes_ignored",
     "takes_index_logs",
-    "takes_inner_terms",
     "takes_label_logs",
     "takes_look",
+    "target_probs",
     "usable_peak",
 ]

@@ -21,7 +21,12 @@ class Units(NamedTuple):
             return self.total
         if weight is None and not isinstance(self.samples, Tensor) and self.samples >= log_sums.shape[1]:
             return log_sums.shape[0] * self.samples
-        logs = logs_held(log_sums, weight)
+        return self.of_logs(logs_held(log_sums, weight))
+
+    def of_logs(self, logs: Tensor) -> Tensor | float:
+        """Return the sum of all units from how many logs of each pool hold something, by weight (P,)."""
+        if self.total is not None:
+            return self.total
         if isinstance(self.samples, Tensor):
             return torch.maximum(self.samples, logs).sum()
         return logs.clamp(min=self.samples).sum()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from equilog.ops.index_logs import reference, triton
+from equilog.ops.units import Units
 from ops.memory import Largest
 from ops.triton_device import DEVICE, close_to, quiet, with_gradient
 
@@ -56,6 +57,18 @@ def test_value_and_gradient(classes: int, size: int, which: str) -> None:
     """By comparison up to 64 sets a pool, then by class: with few sums by a kernel, with more by torch."""
     z, index = drawn(131 if size > 16 else 37, classes)
     assert_as_formula(z, index, size, options_of(z, which))
+
+
+@pytest.mark.parametrize("size", [5, 70])
+def test_the_mean_divides_by_the_logs_that_hold_something(size: int) -> None:
+    """By their weights, where a pool has fewer samples: not by that of a class whose odds are 0, or left out."""
+    z, index = drawn(70, 6)
+    args = options_of(z, "weighted")
+    z[index == 2] = -INF
+    z[index == 2, 2] = 0.0
+    for units in (Units(2), Units(torch.arange(70 // size, device=DEVICE)), Units(2, 7.0)):
+        found = triton.pooled_index_logs(z, index, *args[:3], size, args[3], units)
+        torch.testing.assert_close(found, reference.pooled_index_logs(z, index, *args[:3], size, args[3], units))
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -121,5 +134,5 @@ def test_nothing_of_the_logits_size_is_made_but_the_gradient() -> None:
 def test_torch_accepts_the_operator() -> None:
     z, index = drawn(9, 3, torch.float32)
     log_weight, shift, class_weight, scale = options_of(z, "weighted")
-    args = z, index, log_weight, shift, class_weight, 4, scale
+    args = z, index, log_weight, shift, class_weight, 4, scale, -100
     torch.library.opcheck(torch.ops.equilog.pooled_index_logs_of_scores.default, args)

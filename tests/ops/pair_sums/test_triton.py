@@ -44,11 +44,12 @@ def drawn(n: int, classes: int, dtype: torch.dtype = torch.float64, *, spread: f
 
 def assert_as_formula(of: dict[str, Any], size: int) -> None:
     def by_kernels(z: Tensor) -> Tensor:
-        return triton.pooled_pair_log_sums(z, of["index"], of["log_weight"], size, of["shift"], of["scale"])
+        args = of["index"], of["log_weight"], size, of["shift"], of["scale"], of.get("ids")
+        return triton.pooled_pair_log_sums(z, *args)
 
     def by_formula(z: Tensor) -> Tensor:
         shift = None if of["shift"] is None else of["shift"].double()
-        args = of["index"], of["log_weight"].double(), size, shift, of["scale"]
+        args = of["index"], of["log_weight"].double(), size, shift, of["scale"], of.get("ids")
         return reference.pooled_pair_log_sums(z, *args)
 
     close_to(with_gradient(by_kernels, of["z"]), with_gradient(by_formula, of["z"].double()), of["z"].dtype)
@@ -57,6 +58,14 @@ def assert_as_formula(of: dict[str, Any], size: int) -> None:
 @pytest.mark.parametrize(("n", "classes", "size"), [(3, 1, 3), (12, 2, 4), (27, 5, 10), (13, 20, 13)])
 def test_value_and_gradient(n: int, classes: int, size: int) -> None:
     assert_as_formula(drawn(n, classes), size)
+
+
+def test_pools_by_id() -> None:
+    """Of which one has no sets."""
+    of = drawn(27, 5)
+    of["ids"] = (torch.arange(27, device=DEVICE) * 2) % 6
+    of["ids"][of["ids"] == 4] = 3
+    assert_as_formula(of, 5)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -112,7 +121,7 @@ def test_torch_accepts_the_operators() -> None:
     of = drawn(9, 4, torch.float32)
     tensors, operators = [of[name] for name in ("z", "index", "log_weight", "shift")], torch.ops.equilog
     checks = "test_schema", "test_faketensor"
-    torch.library.opcheck(operators.pair_log_sums_of_pools.default, (*tensors, 9, 0.5), test_utils=checks)
-    log_sums, peaks, totals = triton.pair_log_sums_of_pools(*tensors, 9, 0.5)
-    args = *tensors, peaks, totals, torch.ones_like(log_sums), 9, 0.5
+    torch.library.opcheck(operators.pair_log_sums_of_pools.default, (*tensors, 1, False, 0.5), test_utils=checks)
+    log_sums, peaks, totals = triton.pair_log_sums_of_pools(*tensors, 1, False, 0.5)
+    args = *tensors, peaks, totals, torch.ones_like(log_sums), 0.5
     torch.library.opcheck(operators.pair_log_sums_gradient.default, args, test_utils=checks)

@@ -8,9 +8,17 @@ from equilog.ops.dtypes import compute_dtype
 from equilog.ops.index_logs import native, reference
 from equilog.ops.index_logs.native import Look, NotPlainError
 from equilog.ops.sharded import is_sharded
-from equilog.ops.units import Units, mean_of
+from equilog.ops.units import Units
 
-__all__ = ["Look", "NotPlainError", "mean_of_index_logs", "pooled_index_logs", "takes_index_logs", "takes_look"]
+__all__ = [
+    "Look",
+    "NotPlainError",
+    "mean_of_index_logs",
+    "pooled_index_logs",
+    "takes_ignored",
+    "takes_index_logs",
+    "takes_look",
+]
 
 
 def pooled_index_logs(
@@ -23,10 +31,8 @@ def pooled_index_logs(
     scale: float = 1.0,
     class_weight: Tensor | None = None,
     units: Units | None = None,
-) -> Tensor | None:
-    """Return the logs of each pool of consecutive sets, added up (P,), or their mean; None where no way gives them.
-
-    By the parts is then the way: the log odds, and what they add up to.
+) -> Tensor:
+    """Return the logs of each pool of consecutive sets, added up (P,), or their mean.
 
     Args:
         logits: (n, C) of any floating type and strides.
@@ -41,18 +47,29 @@ def pooled_index_logs(
     Returns:
         Nats, float64 for float64 logits, else float32.
     """
-    arguments = logits, index, log_weight, shift, class_weight, pool_size, scale, units, None
-    way = _pooled_index_logs.way(*arguments)
-    return None if way is None else way(*arguments)
+    return _pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units, None)
 
 
 def mean_of_index_logs(
-    logits: Tensor, index: Tensor, pool_size: int, *, shift: Tensor | None, scale: float, units: Units, look: Look
+    logits: Tensor,
+    index: Tensor,
+    pool_size: int,
+    *,
+    shift: Tensor | None,
+    scale: float,
+    units: Units | None,
+    look: Look,
 ) -> Tensor:
-    """Return the mean of the logs of sets that all weigh the same, where `takes_look` says so.
+    """Return the mean of the logs of sets that all weigh the same, where `takes_look` or `takes_ignored` says so.
 
-    look: to look at the indices first, and count them; NotPlainError where they are not what they should be.
+    units: what the mean divides by; None, where `takes_ignored`, for the number of sets that are not ignored.
+    look: to look at the indices, and count them. NotPlainError where they are not what they should be, unless
+        `takes_ignored`, which takes any.
     """
+    if units is None:
+        from equilog.ops.index_logs import triton
+
+        return triton.mean_of_index_logs(logits, index, shift, pool_size, scale, look)
     return native.pooled_index_logs(logits, index, None, shift, None, pool_size, scale, units, look)
 
 
@@ -63,13 +80,18 @@ def takes_index_logs(
     shift: Tensor | None = None,
     class_weight: Tensor | None = None,
 ) -> bool:
-    """Tell whether there is a way that gives `pooled_index_logs`, if not always their mean."""
+    """Tell whether `pooled_index_logs` has another way than its formula, which is slower than its parts."""
     return _pooled_index_logs.way(logits, index, log_weight, shift, class_weight, 1, 1.0, None, None) is not None
 
 
 def takes_look(logits: Tensor, index: Tensor) -> bool:
-    """Tell whether `mean_of_index_logs` takes these."""
+    """Tell whether `mean_of_index_logs` takes these, if none is ignored."""
     return dispatch.allows("native") and _is_for_native(logits, index, None, None, None)
+
+
+def takes_ignored(logits: Tensor, index: Tensor) -> bool:
+    """Tell whether `mean_of_index_logs` takes these, ignored ones among them, of which nobody knows."""
+    return dispatch.allows("triton") and _is_for_triton(logits, index, None, None, None)
 
 
 def _is_for_native(
@@ -95,17 +117,13 @@ def _is_for_triton(
     log_weight: Tensor | None,
     shift: Tensor | None,
     class_weight: Tensor | None,
-    pool_size: int,  # noqa: ARG001
-    scale: float,  # noqa: ARG001
-    units: Units | None,
-    look: Look | None,  # noqa: ARG001
+    *_: object,
 ) -> bool:
     return (
         dispatch.triton(logits, index, log_weight, shift, class_weight)
         and not is_sharded(logits)
         and not dispatch.learns(log_weight, shift, class_weight)
         and logits.shape[0] > 0
-        and (units is None or units.total is not None)  # how many logs hold something is not looked at
     )
 
 
@@ -122,11 +140,7 @@ def _by_triton(
 ) -> Tensor:
     from equilog.ops.index_logs import triton
 
-    values = triton.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale)
-    if units is None:
-        return values
-    assert units.total is not None
-    return mean_of(values.sum(), units.total)
+    return triton.pooled_index_logs(logits, index, log_weight, shift, class_weight, pool_size, scale, units)
 
 
 _pooled_index_logs = dispatch.Operation(

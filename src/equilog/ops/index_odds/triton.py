@@ -72,15 +72,19 @@ def _per_set(z: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @kernel_operator(_per_set)
 def index_log_odds_of_scores(
-    z: Tensor, index: Tensor, shift: Tensor | None, scale: float
+    z: Tensor, index: Tensor, shift: Tensor | None, scale: float, ignored: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the log odds, the largest score and the sum of exponentials of the other classes, each (n,)."""
+    """Return the log odds, the largest score and the sum of exponentials of the other classes, each (n,).
+
+    ignored: the index of sets to leave out, whose log odds are minus infinity.
+    """
     results = _per_set(z)
     layout = _layout(z.shape[1], *z.stride())
     grid = (triton.cdiv(z.shape[0], layout["ROWS"]),)
     launch(
-        _log_odds_kernel, grid, z, z, index, shift, *results, *z.shape, *z.stride(), index.stride(0), scale, **layout
-    )
+        _log_odds_kernel, grid, z, z, index, shift, *results, *z.shape, *z.stride(), index.stride(0), scale, ignored,
+        **layout,
+    )  # fmt: skip
     return results
 
 
@@ -128,10 +132,10 @@ def _layout(classes: int, row_stride: int, column_stride: int) -> dict[str, Any]
     }
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "ignored"])
 def _log_odds_kernel(
     z, index, shift, log_odds, peaks, totals, n, classes, row_stride, column_stride, index_stride, scale: tl.float64,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr, OFFSET: tl.constexpr, UNIT: tl.constexpr,
+    ignored, ROWS: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr, OFFSET: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     classes, row_stride = classes // UNIT * UNIT, row_stride // UNIT * UNIT  # now known to be multiples
     wide = totals.dtype.element_ty
@@ -162,6 +166,8 @@ def _log_odds_kernel(
     base = subtractable(peak)
     against = tl.where(chosen == -float("inf"), float("inf"), tl.log(total) + (base - chosen))
     against = tl.where(in_range, against, float("nan"))
+    if ignored is not None:
+        against = tl.where(place == ignored, -float("inf"), against)
     # What the gradient is divided by: infinity sends nothing back, from odds that are 0 or infinite.
     total = tl.where(tl.abs(against) == float("inf"), float("inf"), tl.where(in_range, total, float("nan")))
     tl.store(log_odds + first + row, against, mask=is_row)

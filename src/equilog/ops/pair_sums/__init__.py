@@ -19,6 +19,7 @@ def pooled_pair_log_sums(
     pool_size: int,
     shift: Tensor | None = None,
     scale: float = 1.0,
+    ids: Tensor | None = None,
 ) -> Tensor:
     """Return the log of the summed pairwise terms, log sum_{i: j_i = j} w_i exp(z_ik - z_ij), per pool.
 
@@ -26,14 +27,15 @@ def pooled_pair_log_sums(
         logits: (n, C) of any floating type; the scores are scale * (logits + shift).
         index: (n,) int64, 0..C-1.
         log_weight: (n,); minus infinity for a set that is left out, which may hold anything.
-        pool_size: consecutive sets a pool; the last may be short.
+        pool_size: consecutive sets a pool; the last may be short. With ids, the number of pools.
         shift: (C,) in the type to compute in, or None for 0.
         scale: factor > 0.
+        ids: (n,) int64, the pool of each set; None where pools are consecutive.
 
     Returns:
         (P, C * C), the pair (j, k) at j * C + k; minus infinity where there is no term, as on the diagonal.
     """
-    return _pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale)
+    return _pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale, ids)
 
 
 def _is_for_native(
@@ -43,9 +45,11 @@ def _is_for_native(
     pool_size: int,  # noqa: ARG001
     shift: Tensor | None,
     scale: float,  # noqa: ARG001
+    ids: Tensor | None,
 ) -> bool:
     return (
-        compute_dtype(logits) == torch.float32
+        ids is None
+        and compute_dtype(logits) == torch.float32
         and len(logits) > 0
         and not dispatch.learns(log_weight, shift)
         and dispatch.native(logits, index, log_weight, shift)
@@ -60,26 +64,45 @@ def _is_for_triton(
     pool_size: int,  # noqa: ARG001
     shift: Tensor | None,
     scale: float,  # noqa: ARG001
+    ids: Tensor | None,
 ) -> bool:
     return (
         len(logits) > 0
         and not dispatch.learns(log_weight, shift)
-        and dispatch.triton(logits, index, log_weight, shift)
+        and dispatch.triton(logits, index, log_weight, shift, ids)
         and not is_sharded(logits)
     )
 
 
 def _by_triton(
-    logits: Tensor, index: Tensor, log_weight: Tensor, pool_size: int, shift: Tensor | None, scale: float
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    pool_size: int,
+    shift: Tensor | None,
+    scale: float,
+    ids: Tensor | None,
 ) -> Tensor:
     from equilog.ops.pair_sums import triton
 
-    return triton.pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale)
+    return triton.pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale, ids)
+
+
+def _by_native(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    pool_size: int,
+    shift: Tensor | None,
+    scale: float,
+    _: Tensor | None,
+) -> Tensor:
+    return native.pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale)
 
 
 _pooled_pair_log_sums = dispatch.Operation(
     "pooled_pair_log_sums",
     ("triton", _is_for_triton, _by_triton),
-    ("native", _is_for_native, native.pooled_pair_log_sums),
+    ("native", _is_for_native, _by_native),
     reference=reference.pooled_pair_log_sums,
 )

@@ -22,9 +22,31 @@ def log_terms(scores: Tensor, index: Tensor, log_weight: Tensor) -> Tensor:
 
 
 def pooled_pair_log_sums(
-    logits: Tensor, index: Tensor, log_weight: Tensor, pool_size: int, shift: Tensor | None, scale: float
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    pool_size: int,
+    shift: Tensor | None,
+    scale: float,
+    ids: Tensor | None = None,
 ) -> Tensor:
     """Return the log sums (P, C * C)."""
-    terms, classes = log_terms(scores_of(logits, shift, scale), index, log_weight), logits.shape[1]
-    pools = pool_count(len(logits), pool_size)
-    return log_sum_exp_by(terms, slot_ids(index, pool_size, classes), pools * classes).view(pools, classes * classes)
+    classes = logits.shape[1]
+    slot, pools = slots_of(index, classes, pool_size, ids)
+    return log_sums_of_slots(logits, slot, log_weight, pools, shift, scale)
+
+
+def slots_of(index: Tensor, classes: int, pool_size: int, ids: Tensor | None) -> tuple[Tensor, int]:
+    """Return the slot of each set (n,), pool * classes + index, and how many pools there are."""
+    if ids is not None:
+        return ids * classes + index, pool_size
+    return slot_ids(index, pool_size, classes), pool_count(len(index), pool_size)
+
+
+def log_sums_of_slots(
+    logits: Tensor, slot: Tensor, log_weight: Tensor, pools: int, shift: Tensor | None, scale: float
+) -> Tensor:
+    """Return the log sums (P, C * C) of sets with these slots (n,)."""
+    classes = logits.shape[1]
+    terms = log_terms(scores_of(logits, shift, scale), slot % classes, log_weight)
+    return log_sum_exp_by(terms, slot, pools * classes).view(pools, classes * classes)

@@ -1,8 +1,7 @@
 """The pairwise terms of index targets, summed over pools on a GPU: the logits are read once a direction.
 
-The sets are put in the order of their pool and index, a slot, so that each program sums up sets of one slot, a chunk at
-most, in registers, and a common class makes no program longer than the others. Nothing is made of the logits' size but
-the gradient, where the sums are not of that size themselves.
+A slot is a pool and an index, whose sets a program sums up in registers, a chunk at most. Nothing is made of the
+logits' size but the gradient, where the sums are not of that size themselves.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
@@ -15,12 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from equilog.ops.consecutive import pool_count, slot_ids
 from equilog.ops.dtypes import compute_dtype
 from equilog.ops.logspace import log_of_sum
 from equilog.ops.pair_sums import reference
 from equilog.ops.second_order import Differentiable, apply, keep
 from equilog.ops.triton_rows import kernel_operator, launch, like_logits, scores_at, subtractable, warps_of
+from equilog.ops.triton_slots import chunk_at, chunks_of_slots
 
 _BLOCK = 1024
 _TILE = 2048
@@ -29,13 +28,21 @@ _FEWEST_SETS = 64
 
 
 def pooled_pair_log_sums(
-    logits: Tensor, index: Tensor, log_weight: Tensor, pool_size: int, shift: Tensor | None, scale: float
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    pool_size: int,
+    shift: Tensor | None,
+    scale: float,
+    ids: Tensor | None = None,
 ) -> Tensor:
     """Return the log sums (P, C * C), on a GPU or by the interpreter; logits of any type are read in their own.
 
     A sum that is infinite sends nothing back.
     """
-    log_sums: Tensor = apply(TritonPairSums, logits, index, log_weight, shift, pool_size, float(scale))
+    slot, pools = reference.slots_of(index, logits.shape[1], pool_size, ids)
+    fits_a_chunk = ids is None and min(len(index), pool_size) <= _most_sets(len(index))
+    log_sums: Tensor = apply(TritonPairSums, logits, slot, log_weight, shift, pools, fits_a_chunk, float(scale))
     return log_sums
 
 
@@ -43,66 +50,81 @@ class TritonPairSums(Differentiable):
     """The log sums (P, C * C) of scores scale * (z + shift) (n, C). Keeps the peak and the total of each."""
 
     @staticmethod
-    def formula(z: Tensor, index: Tensor, log_weight: Tensor, shift: Tensor | None, size: int, scale: float) -> Tensor:
+    def formula(
+        z: Tensor,
+        slot: Tensor,
+        log_weight: Tensor,
+        shift: Tensor | None,
+        pools: int,
+        fits_a_chunk: bool,  # noqa: ARG004
+        scale: float,
+    ) -> Tensor:
         """Return the log sums."""
-        return reference.pooled_pair_log_sums(z, index, log_weight, size, shift, scale)
+        return reference.log_sums_of_slots(z, slot, log_weight, pools, shift, scale)
 
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, index: Tensor, log_weight: Tensor, shift: Tensor | None, pool_size: int, scale: float
+        ctx: Any,
+        z: Tensor,
+        slot: Tensor,
+        log_weight: Tensor,
+        shift: Tensor | None,
+        pools: int,
+        fits_a_chunk: bool,
+        scale: float,
     ) -> Tensor:
         """Return the log sums."""
-        log_sums, *kept = pair_log_sums_of_pools(z, index, log_weight, shift, pool_size, scale)
-        keep(ctx, (z, index, log_weight, shift), (pool_size, scale), *kept)
+        tensors, constants = (z, slot, log_weight, shift), (pools, fits_a_chunk, scale)
+        log_sums, *kept = pair_log_sums_of_pools(*tensors, *constants)
+        keep(ctx, tensors, constants, *kept)
         return log_sums
 
     @staticmethod
     def gradient(ctx: Any, upstream: Tensor) -> Tensor:
         """Return the gradient of z."""
         # saved_tensors complains if the logits have been changed since.
-        z, index, log_weight, shift, peaks, totals = ctx.saved_tensors
-        return pair_log_sums_gradient(z, index, log_weight, shift, peaks, totals, upstream, *ctx.constants)
+        z, slot, log_weight, shift, peaks, totals = ctx.saved_tensors
+        return pair_log_sums_gradient(z, slot, log_weight, shift, peaks, totals, upstream, ctx.constants[-1])
 
 
 def _as_sums(
     z: Tensor,
-    index: Tensor,  # noqa: ARG001
+    slot: Tensor,  # noqa: ARG001
     log_weight: Tensor,  # noqa: ARG001
     shift: Tensor | None,  # noqa: ARG001
-    pool_size: int,
+    pools: int,
+    fits_a_chunk: bool,  # noqa: ARG001
     scale: float,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
-    pools, classes, dtype = pool_count(z.shape[0], pool_size), z.shape[1], compute_dtype(z)
+    classes, dtype = z.shape[1], compute_dtype(z)
     peaks, totals = (z.new_empty(pools * classes, classes, dtype=dtype) for _ in range(2))
     return z.new_empty(pools, classes * classes, dtype=dtype), peaks, totals
 
 
 @kernel_operator(_as_sums)
 def pair_log_sums_of_pools(
-    z: Tensor, index: Tensor, log_weight: Tensor, shift: Tensor | None, pool_size: int, scale: float
+    z: Tensor,
+    slot: Tensor,
+    log_weight: Tensor,
+    shift: Tensor | None,
+    pools: int,
+    fits_a_chunk: bool,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the log sums (P, C * C), and of each its peak and its sum relative to that (P * C, C)."""
+    """Return the log sums (P, C * C), and of each its peak and its sum relative to that (P * C, C).
+
+    Where the sets of every slot (n,) fit a chunk, chunks are slots, and there is nothing to add up.
+    """
     n, classes = z.shape
-    pools, layout = pool_count(n, pool_size), _layout(classes)
-    slots = pools * classes
-    sorted_slots, order = slot_ids(index, pool_size, classes).sort(stable=True)
-    starts = torch.searchsorted(sorted_slots, torch.arange(slots + 1, device=z.device))
-    most = max(triton.cdiv(n, _PROGRAMS), _FEWEST_SETS)
-    # Where every slot of a pool fits one chunk, chunks are slots, and there is nothing to add up.
-    first_chunks, chunks = None, slots
-    if min(n, pool_size) > most:
-        first_chunks = torch.zeros_like(starts)
-        torch.cumsum((starts.diff() + (most - 1)) // most, 0, out=first_chunks[1:])
-        chunks += n // most  # at most; no number is read from the device
+    slots, most, layout = pools * classes, _most_sets(n), _layout(classes)
+    *where, chunks = chunks_of_slots(slot, slots, most, always=not fits_a_chunk)
     peaks, totals = (z.new_empty(chunks, classes, dtype=compute_dtype(z)) for _ in range(2))
-    slot_of_chunk = None
-    if first_chunks is not None:
-        slot_of_chunk = torch.searchsorted(first_chunks[1:], torch.arange(chunks, device=z.device), right=True)
     blocks = triton.cdiv(classes, layout["BLOCK"])
     launch(
-        _sums_kernel, (chunks, blocks), z, z, log_weight.contiguous(), shift, order, starts, first_chunks,
-        slot_of_chunk, peaks, totals, slots, classes, most, *z.stride(), scale, **layout,
+        _sums_kernel, (chunks, blocks), z, z, log_weight.contiguous(), shift, *where, peaks, totals, slots, classes,
+        most, *z.stride(), scale, **layout,
     )  # fmt: skip
+    first_chunks = where[2]
     if first_chunks is not None:
         parts = peaks, totals
         peaks, totals = (z.new_empty(slots, classes, dtype=peaks.dtype) for _ in range(2))
@@ -115,13 +137,12 @@ def pair_log_sums_of_pools(
 @kernel_operator(like_logits)
 def pair_log_sums_gradient(
     z: Tensor,
-    index: Tensor,
+    slot: Tensor,
     log_weight: Tensor,
     shift: Tensor | None,
     peaks: Tensor,
     totals: Tensor,
     upstream: Tensor,
-    pool_size: int,
     scale: float,
 ) -> Tensor:
     """Return the gradient of z from the peaks and totals of the sums, and what flows back to their logs."""
@@ -129,10 +150,15 @@ def pair_log_sums_gradient(
     factors = upstream.reshape(totals.shape) / totals
     factors = factors.masked_fill_((totals == 0) | (totals == torch.inf), 0.0)
     launch(
-        _gradient_kernel, (triton.cdiv(z.shape[0], layout["ROWS"]),), z, z, index, log_weight.contiguous(), shift,
-        peaks, factors, gradient, *z.shape, pool_size, *z.stride(), index.stride(0), scale, **layout,
+        _gradient_kernel, (triton.cdiv(z.shape[0], layout["ROWS"]),), z, z, slot, log_weight.contiguous(), shift,
+        peaks, factors, gradient, *z.shape, *z.stride(), slot.stride(0), scale, **layout,
     )  # fmt: skip
     return gradient
+
+
+def _most_sets(n: int) -> int:
+    """Return how many sets a program takes at most, of n."""
+    return max(-(-n // _PROGRAMS), _FEWEST_SETS)
 
 
 @functools.cache
@@ -150,15 +176,7 @@ def _sums_kernel(
 ):  # fmt: skip
     wide = totals.dtype.element_ty
     chunk = tl.program_id(0).to(tl.int64)
-    if slot_of_chunk is not None:
-        slot = tl.load(slot_of_chunk + chunk)
-        is_chunk = slot < slots
-        begin = tl.load(starts + slot, mask=is_chunk, other=0)
-        begin += (chunk - tl.load(first_chunks + slot, mask=is_chunk, other=0)) * most
-        end = tl.minimum(begin + most, tl.load(starts + slot + 1, mask=is_chunk, other=0))
-    else:
-        slot = chunk
-        begin, end = tl.load(starts + slot), tl.load(starts + slot + 1)
+    slot, begin, end = chunk_at(chunk, starts, first_chunks, slot_of_chunk, slots, most)
     place = slot % classes + tl.zeros((ROWS, 1), tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     is_class = column < classes
@@ -196,16 +214,16 @@ def _together_kernel(part_peaks, part_totals, first_chunks, peaks, totals, class
     tl.store(totals + slot * classes + column, total, mask=is_class)
 
 
-@triton.jit(do_not_specialize=["n", "size"])
+@triton.jit(do_not_specialize=["n"])
 def _gradient_kernel(
-    z, index, log_weight, shift, peaks, factors, gradient, n, classes, size, row_stride, column_stride, index_stride,
+    z, slot, log_weight, shift, peaks, factors, gradient, n, classes, row_stride, column_stride, slot_stride,
     scale: tl.float64, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     wide = peaks.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     is_row = row < n
-    place = tl.load(index + row * index_stride, mask=is_row, other=0)
-    slot = row // size * classes + place
+    slot = tl.load(slot + row * slot_stride, mask=is_row, other=0)
+    place = slot % classes
     sent = tl.zeros((ROWS, 1), wide)
     for start in range(0, classes, BLOCK):
         column = start + tl.arange(0, BLOCK)[None, :]

@@ -16,7 +16,8 @@ from equilog.ops.consecutive import pool_count
 from equilog.ops.logspace import log_sum_exp
 from equilog.ops.second_order import Differentiable, apply, keep, wants_gradient
 from equilog.ops.soft_odds import reference
-from equilog.ops.soft_odds.reference import log_weighted, odds_residual, shown
+from equilog.ops.soft_odds.inner_terms import log_weighted, odds_residual
+from equilog.ops.soft_odds.reference import shown
 
 _CHUNK_BYTES = 2**19
 """A chunk of the scores, of the targets and of what is made of them fit the second-level cache of most processors."""

@@ -11,7 +11,8 @@ from equilog.ops.operators import operator
 from equilog.ops.second_order import Differentiable, apply, keep
 from equilog.ops.soft_odds import reference
 from equilog.ops.soft_odds.chunked import chunked_gradient, chunked_log_sums, pooled_sums
-from equilog.ops.soft_odds.reference import odds_residual, shown
+from equilog.ops.soft_odds.inner_terms import odds_residual
+from equilog.ops.soft_odds.reference import shown
 
 
 def pooled_class_log_odds(
