@@ -5,21 +5,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from benchmarks.quality.task import IGNORED, Rows, Split, Task
+from benchmarks.quality.task import GRID, IGNORED, Rows, Split, Task, kept_rows
 from benchmarks.quality.train import answers, fit
 from benchmarks.quality.tuned import tuned
 from sklearn.metrics import recall_score
 from torch import Tensor
 
+from equilog import MultiLabelCrossEntropyLoss
 from equilog.baselines import TunedThreshold
 from equilog.baselines.registry import Task as Kind
 from equilog.calibration import Calibration
 from equilog.calibration.base import Kind as Kinds
 from equilog.calibration.temperature import likeliest_temperature
 from equilog.compare.judge.metrics import evaluate
+from equilog.losses.criterion import Criterion
 
 CALIBRATION = ("accuracy", "nll", "brier", "calibration_error")
 """What is asked of the posterior."""
+
+GRIDS = 100
+"""Grids that tell what the logits say: of thousands of labels each, more would tell the same."""
 
 RECALLS = 60
 """The recall of each class is kept for a single head of so many classes at most."""
@@ -36,6 +41,9 @@ class Head:
         if kind == "multiclass":
             kept = target != IGNORED
             logits, target = logits.movedim(1, -1)[kept], target[kept]
+        elif target.dim() == GRID:
+            kept = kept_rows(target)
+            logits, target = logits[kept], target[kept]
         self.logits, self.target = logits, target
 
     @property
@@ -60,9 +68,9 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     """Train once and return what is to be kept of it, ready for JSON.
 
     "valid": the main metric on the validation rows. "test": all metrics on the test rows; "bare", the main one by the
-    bare logits, before any calibration. "drawn": accuracy and calibration of the posterior on rows whose classes are
+    bare logits, before any calibration; "posterior", the main one of decisions by the posterior. "drawn": accuracy and calibration of the posterior on rows whose classes are
     as frequent as in training; "tempered", with a temperature fitted on such validation rows. "tuned", the main one
-    with one number chosen on the validation rows, None for soft targets. "recall": of each class on the test rows,
+    with one number chosen on the validation rows, None where there is no decision to move. "recall": of each class on the test rows,
     None where there are many; "seconds": of the training.
     """
     start = time.perf_counter()
@@ -78,10 +86,7 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     bare = _mean([head.metrics(kind="balanced") for head in heads(split.test)])[task.metric]
     # One threshold for all labels is chosen on rows held out of training; what pools hold is told by those trained on.
     rows = split.valid if isinstance(criteria[0], TunedThreshold) else split.train
-    calibrations = [
-        criterion.calibrate(logits, target)
-        for criterion, logits, target in zip(criteria, answers(model, rows), rows.targets, strict=True)
-    ]
+    calibrations = [calibrated(*head) for head in zip(criteria, answers(model, rows), rows.targets, strict=True)]
     valid, test = heads(split.valid), heads(split.test)
     drawn = heads(split.test, split.test_as_drawn)
     temperature = _temperature(heads(split.valid, split.valid_as_drawn))
@@ -89,6 +94,7 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
         "valid": _short(_mean([head.metrics() for head in valid])[task.metric]),
         "test": _short(_mean([head.metrics() for head in test])),
         "bare": _short(bare),
+        "posterior": _short(_mean([head.metrics(decide="posterior") for head in test])[task.metric]),
         "tuned": _tuned(task, split, valid, test),
         "drawn": _calibration(drawn, 1.0),
         "tempered": _calibration(drawn, temperature),
@@ -98,8 +104,19 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     }
 
 
+def calibrated(criterion: Criterion, logits: Tensor, target: Tensor) -> Calibration:
+    """Return what a head's logits say, told without the cells of a grid that are to be left out."""
+    if not (criterion.multilabel and target.dim() == GRID):
+        return criterion.calibrate(logits, target)
+    logits, target = logits[:GRIDS], target[:GRIDS]
+    if isinstance(criterion, MultiLabelCrossEntropyLoss):  # which must know what shared a pool
+        return criterion.calibrate(logits, target, mask=target != IGNORED)
+    kept = kept_rows(target)
+    return criterion.calibrate(logits[kept], target[kept])
+
+
 def _tuned(task: Task, split: Split, valid: Sequence[Head], test: Sequence[Head]) -> float | None:
-    if task.kind == "soft":
+    if task.kind == "soft" or task.metric == "map":
         return None
     worth = [
         tuned(task.kind, task.metric, at.calibration, counts.class_count, at.rows, to.rows)
