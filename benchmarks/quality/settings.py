@@ -60,8 +60,7 @@ def _labels(pool: str | int, prior: Prior = "none", *, also: str = "", **options
     def build(counts: TargetCounts) -> Criterion:
         labels = len(counts.class_count)
         size = pool * labels if isinstance(pool, int) else pool
-        chosen = options | ({"num_labels": labels, "prior": "auto"} if prior == "auto" else {})
-        return MultiLabelCrossEntropyLoss(pool=size, **chosen)
+        return MultiLabelCrossEntropyLoss(labels, pool=size, prior="auto" if prior == "auto" else None, **options)
 
     name = "-".join(filter(None, ("labels", str(pool), "auto" if prior == "auto" else "", also)))
     shown = (("pool", pool), ("prior", prior), *options.items())
@@ -114,7 +113,7 @@ SETTINGS: dict[str, Setting] = {
         _at_prior(_of_labels("focal-labels", FocalLabels)),
         _at_prior(_of_labels("with-dice", WithDice)),
         _of_labels("smooth-ap", SmoothAP),
-        *(_labels(pool) for pool in ("sample", 4, 16, "batch", "stream", "label")),
+        *(_labels(pool) for pool in ("sample", 4, 16, "batch", "stream", "label", "label-stream")),
         *(_at_prior(_labels(pool)) for pool in (1, 8, 64, "sample", "batch", "label")),
         *(_labels(pool, also="nll", inner="nll") for pool in ("sample", "batch", "label")),
         *(_at_prior(_labels(pool, also="nll", inner="nll")) for pool in (8, "sample", "batch", "label")),

@@ -357,7 +357,7 @@ def _reduced(reduction: Reduction, values: Tensor, pools: PoolSums) -> Tensor:
 def _sums_of_labels(logits: Tensor, target: Tensor, pool: Pool) -> PoolSums:
     options = LabelOptions(where="multilabel_minimum", pool=pool)
     labels = read_labels(options, logits, target, weight=None, sample_weight=None, mask=None)
-    return label_sums(options, labels, None)
+    return label_sums(options, labels, None, None)
 
 
 def _as_probabilities(where: str, target: Tensor) -> Tensor:

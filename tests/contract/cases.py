@@ -33,7 +33,7 @@ class Inputs:
         return Inputs(self.logits[index], self.target[index], self.options | chosen)
 
 
-PER_SET = ("pool", "sample_weight", "mask", "weight of labels")
+PER_SET = ("pool", "sample_weight", "mask", "weight of labels", "prior of labels")
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,7 @@ class Case:
         return self.draw(torch.Generator().manual_seed(seed))
 
     def loss(self, inputs: Inputs, **changes: Any) -> Tensor:
-        options = inputs.options | changes
-        if "weight of labels" in options:
-            options["weight"] = options.pop("weight of labels")
+        options = _plainly_named(inputs.options | changes)
         return self.function(inputs.logits, inputs.target, **options)
 
     def gradient(self, inputs: Inputs, **changes: Any) -> Tensor:
@@ -81,11 +79,15 @@ class Case:
         if options.get("sample_weight") is not None:
             options["sample_weight"] = one_a_set(options["sample_weight"], shape)
         if self.multilabel:
+            if options.get("prior") is not None:
+                between = options["prior"].reshape(-1, *[1] * (len(shape) - 2))
+                options["prior"] = between.expand(shape).reshape(-1)
             for name in ("mask", "weight"):
                 if options.get(name) is not None:
                     options[name] = options[name].expand(shape).reshape(-1)
-            if "weight" in options:
-                options["weight of labels"] = options.pop("weight")
+            for name in ("weight", "prior"):
+                if name in options:
+                    options[f"{name} of labels"] = options.pop(name)
             return Inputs(inputs.logits.reshape(-1), inputs.target.reshape(-1), options)
         target = inputs.target
         target = classes_last(target) if target.is_floating_point() else target.reshape(-1)
@@ -94,9 +96,11 @@ class Case:
     def expected(self, inputs: Inputs) -> reference.Pooled:
         """Values and units of the pools in many digits, and the gradient of the sum in the shape of the logits."""
         row = self.in_a_row(inputs)
-        options = dict(row.options)
-        if "weight of labels" in options:
-            options["weight"] = options.pop("weight of labels")
+        options = _plainly_named(row.options)
+        if self.multilabel:
+            shape, pool = inputs.logits.shape, inputs.options.get("pool")
+            by_label = isinstance(pool, str) and pool == "label"
+            options["one_a_sample"] = shape[2:].numel() == 1 and by_label
         samples = 1 if self.multilabel and inputs.logits.dim() == 1 else len(inputs.logits)
         sets = len(row.logits)
         options["sample"] = torch.arange(sets) // (sets // samples)
@@ -107,6 +111,11 @@ class Case:
             return replace(pooled, gradient=pooled.gradient.reshape(inputs.logits.shape))
         last = inputs.logits.movedim(1, -1)
         return replace(pooled, gradient=pooled.gradient.reshape(last.shape).movedim(-1, 1))
+
+
+def _plainly_named(options: dict[str, Any]) -> dict[str, Any]:
+    """Options in which a value a label goes by the argument's own name."""
+    return {name.removesuffix(" of labels"): value for name, value in options.items()}
 
 
 def classes_last(values: Tensor) -> Tensor:
@@ -126,6 +135,8 @@ def pool_ids(pool: Any, shape: torch.Size) -> Tensor:
         return one_a_set(pool, shape)
     if isinstance(pool, int):
         return number // pool
+    if pool == "label":
+        return number // shape[2:].numel() % shape[1]
     if pool == "sample" or (pool is None and len(shape) > 1):
         return number // shape[1:].numel()
     return torch.zeros_like(number)
@@ -198,6 +209,7 @@ def _multilabel(
     shape: tuple[int, ...] = (4, 5),
     weighted: str | None = None,
     masked: bool = False,
+    prior: bool = False,
     weight: bool = False,
     **options: Any,
 ) -> Case:
@@ -215,15 +227,23 @@ def _multilabel(
             chosen["sample_weight"].view(-1)[1] = 0.0
         if masked:
             chosen["mask"] = torch.rand(shape, generator=generator) < 0.7
+        if prior:
+            chosen["prior"] = 0.05 + 0.9 * torch.rand(shape[1], generator=generator, dtype=torch.float64)
         if weight:
             chosen["weight"] = torch.rand(shape[1:], generator=generator, dtype=torch.float64)
         if isinstance(chosen.get("pool"), str) and chosen["pool"] == "ids":
             chosen["pool"] = torch.randint(4, shape, generator=generator)
         return Inputs(logits, target, chosen)
 
-    found = set(tags) | {kind, "hard" if kind == "index" else "soft", "convex"}
-    if kind != "index" and options.get("pos_weight") is None:
-        found |= {"exact", "stationary"}
+    inner = options.get("inner", "odds")
+    found = set(tags) | {kind, "hard" if kind == "index" else "soft"}
+    found.add("convex" if inner == "odds" or (inner == "power" and kind == "index") else "gentle")
+    if kind != "index" and inner in ("nll", "power"):
+        found.add("always compensated")
+    if kind != "index" and (options.get("pos_weight") is None or inner == "divergence"):
+        found.add("stationary")
+        if inner not in ("nll", "power"):
+            found.add("exact")
     return Case(name, multilabel_cross_entropy, reference.multilabel, draw, frozenset(found))
 
 
@@ -351,6 +371,38 @@ CASES: tuple[Case, ...] = (
     _multilabel("multilabel-batch", kind="probability", pool="batch", scale=0.6),
     _multilabel("multilabel-positions", kind="probability", shape=(3, 2, 2), weighted="sample", masked=True),
     _multilabel("multilabel-alone", shape=(8,)),
+    *(_multilabel(f"multilabel-{inner}-index", inner=inner) for inner in INNERS[1:]),
+    *(_multilabel(f"multilabel-{inner}-soft", inner=inner, kind="probability", pool=6) for inner in INNERS[1:]),
+    *(
+        _multilabel(
+            f"multilabel-{inner}-everything",
+            inner=inner,
+            kind="sparse",
+            pool="ids",
+            scale=1.3,
+            weighted="set",
+            masked=True,
+            weight=True,
+            prior=True,
+            prior_strength=0.7,
+            pos_weight=2.5,
+        )
+        for inner in GENTLE
+    ),
+    _multilabel("multilabel-prior", prior=True, prior_strength=0.7, kind="probability", scale=0.6),
+    _multilabel("multilabel-label-index", pool="label", prior=True),
+    _multilabel("multilabel-label-soft", pool="label", kind="probability", weighted="sample", masked=True),
+    _multilabel("multilabel-label-nll", pool="label", inner="nll", kind="sparse", weighted="sample", masked=True),
+    _multilabel("multilabel-label-divergence", pool="label", inner="divergence", weighted="set"),
+    _multilabel(
+        "multilabel-label-positions",
+        pool="label",
+        kind="probability",
+        shape=(3, 2, 2),
+        prior=True,
+        weighted="sample",
+        masked=True,
+    ),
     _multilabel(
         "multilabel-everything",
         kind="sparse",
@@ -364,12 +416,12 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def cases(*tags: str, multilabel: bool | None = None) -> list[Any]:
-    """The cases that have all these tags, as parameters with their names."""
+def cases(*tags: str, multilabel: bool | None = None, without: str | None = None) -> list[Any]:
+    """The cases that have all these tags and not that other, as parameters with their names."""
     import pytest
 
     return [
         pytest.param(case, id=case.name)
         for case in CASES
-        if case.tags >= set(tags) and multilabel in (None, case.multilabel)
+        if case.tags >= set(tags) and multilabel in (None, case.multilabel) and without not in case.tags
     ]

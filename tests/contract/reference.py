@@ -152,15 +152,22 @@ def multilabel(
     target: Tensor,
     *,
     pool: Tensor,
+    inner: str = "odds",
     scale: float = 1.0,
+    prior: Tensor | None = None,
+    prior_strength: float = 1.0,
     weight: Tensor | None = None,
     pos_weight: float | None = None,
     sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
     sample: Tensor | None = None,
     sample_weighs: bool = True,
+    one_a_sample: bool = False,
 ) -> Pooled:
-    """Return what there is to know of labels (n,) with pool ids (n,); the rest as of `balanced`."""
+    """Return what there is to know of labels (n,) with pool ids and priors (n,); the rest as of `balanced`.
+
+    one_a_sample: whether each sample has one label in a pool.
+    """
     with mp.workdps(DIGITS):
         n, c = len(logits), mpf(scale)
         v = [mpf(1)] * n
@@ -169,25 +176,37 @@ def multilabel(
                 v = [value * mpf(float(f)) for value, f in zip(v, factor.tolist(), strict=True)]
         of_sample = list(range(n)) if sample is None else sample.tolist()
         weighs = [mpf(1)] * n if sample_weight is None else [mpf(value) for value in sample_weight.tolist()]
-        values, units, gradient = [], [], {}
+        odds = [mpf(0)] * n if prior is None else [mp.log(mpf(q) / (1 - mpf(q))) for q in prior.tolist()]
+        values, units, gradient, heaviest = [], [], {}, mpf(1)
         for number in range(max(pool.tolist()) + 1):
             yes, no = Log(mpf(1 if pos_weight is None else pos_weight)), Log(mpf(1))
-            for i in range(n):
-                x, t = _number(logits[i].item()), mpf(float(target[i]))
-                if pool[i] == number and v[i] != 0:
+            members = [i for i in range(n) if pool[i] == number and v[i] != 0]
+            for i in members:
+                x, t = _number(logits[i].item()) + mpf(prior_strength) * odds[i], mpf(float(target[i]))
+                if inner != "odds":  # a choice between yes, of score x, and no, of score 0
+                    terms = _inner_terms(inner, i, (x, mpf(0)), (t, 1 - t), v[i], c)
+                    for log, (size, slopes) in zip((yes, no), terms, strict=True):
+                        log.terms.append((size, [((i,), slope) for (_, k), slope in slopes if k == 0]))
+                else:
                     if t > 0:
                         size = v[i] * t * mp.exp(-c * x)
                         yes.terms.append((size, [((i,), -c * size)]))
                     if t < 1:
                         size = v[i] * (1 - t) * mp.exp(c * x)
                         no.terms.append((size, [((i,), c * size)]))
+            held = yes.holds + no.holds
+            if inner in ("nll", "power"):
+                targets = [(mpf(float(target[i])), 1 - mpf(float(target[i]))) for i in members]
+                left = {"nll": _entropy, "power": _power_left}[inner]
+                terms = [left(t) for t in targets]
+                heaviest = max(heaviest, _compensate({0: yes, 1: no}, "weight", terms, [v[i] for i in members]))
             values.append(yes.value() + no.value())
-            members = [i for i in range(n) if pool[i] == number and v[i] != 0]
             samples = _samples(members, of_sample, weighs if sample_weighs else None)
-            units.append(max(samples, yes.holds + no.holds))
+            gentle = inner in ("nll", "divergence") and one_a_sample
+            units.append(samples if gentle else max(samples, held))
             for log in (yes, no):
                 log.add_gradient(gradient)
-        return Pooled(values, units, _dense(gradient, (n,)))
+        return Pooled(values, units, _dense(gradient, (n,)), heaviest)
 
 
 def _samples(members: Sequence[int], of_sample: Sequence[int], weight: Sequence[Any] | None) -> Any:

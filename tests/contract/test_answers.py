@@ -62,7 +62,10 @@ def test_the_answer_is_stationary(case: Case) -> None:
     scale, prior = inputs.options.get("scale", 1.0), inputs.options.get("prior")
     log_target = torch.logit(inputs.target) if case.multilabel else inputs.target.log()
     if prior is not None:
-        log_target = log_target - case.link * scale * inputs.options.get("prior_strength", 1.0) * prior.log()
+        log_prior = prior.log()
+        if case.multilabel:
+            log_prior = torch.logit(prior).reshape(-1, *[1] * (inputs.logits.dim() - 2))
+        log_target = log_target - case.link * scale * inputs.options.get("prior_strength", 1.0) * log_prior
     answer = inputs.with_logits(log_target / (case.link * scale))
     # Sums of differences of numbers below 1, each rounded at 1e-16 of the logits.
     assert float(case.gradient(answer, reduction="sum").abs().max()) < 1e-13
@@ -95,11 +98,14 @@ def test_zeros_are_answered_by_classes_left_out(balance: str) -> None:
 
 @pytest.mark.parametrize("case", cases("exact", "probability", multilabel=True))
 def test_soft_labels_are_answered_exactly(case: Case) -> None:
-    """t = sigmoid(2 scale x)."""
+    """t = sigmoid(link scale (x + strength log odds of the prior))."""
     inputs = case.inputs()
     x = minimise(lambda x: case.loss(inputs.with_logits(x), reduction="sum"), inputs.logits.shape)
     row = case.in_a_row(inputs.with_logits(x))
-    answer = (2 * row.options.get("scale", 1.0) * row.logits).sigmoid()
+    z = row.logits
+    if row.options.get("prior of labels") is not None:
+        z = z + row.options.get("prior_strength", 1.0) * torch.logit(row.options["prior of labels"])
+    answer = (case.link * row.options.get("scale", 1.0) * z).sigmoid()
     counts = row.options.get("sample_weight", torch.ones(len(answer))) > 0
     counts &= row.options.get("mask", torch.tensor(True))
     assert float((answer - row.target)[counts].abs().max()) < FOUND

@@ -7,7 +7,8 @@ What holds of the sum of |gradient| over all logits, whatever these are:
     2 * scale * max w_j         "nll" of soft targets, w_j being the weights that compensate them
     2 * scale * sum v / units   "divergence", v being the weights of the sets, times the largest class weight: 2 * scale
                                 where sets are samples, without class weights
-    scale * max(1, pos_weight)  labels, hard or soft, each of which is one logit
+    scale * max(1, pos_weight)  labels, hard or soft, each of which is one logit; times max w_j and sum v / units
+                                likewise
 
 The linear forms and those of cross-entropies have the gradient of the logits under the mean, by their own tests.
 """
@@ -70,9 +71,18 @@ def most_gradient(case: Case, inputs: Inputs) -> float:
     """The bound that this module states of the sum of |gradient|."""
     options = inputs.options
     scale = options.get("scale", 1.0)
-    if case.multilabel:
-        return scale * max(1.0, options.get("pos_weight") or 1.0)
     inner = options.get("inner", "odds")
+    if case.multilabel:
+        most = scale * max(1.0, options.get("pos_weight") or 1.0)
+        if inner == "nll":
+            most *= float(case.expected(inputs).heaviest)
+        if inner == "divergence":
+            kept = case.in_a_row(inputs).options
+            weight = torch.ones(inputs.logits.numel(), dtype=torch.float64)
+            for name in ("sample_weight", "mask", "weight of labels"):
+                weight = weight * kept.get(name, 1.0)
+            most *= float(weight.sum()) / float(sum(case.expected(inputs).units))
+        return most
     if inner in ("odds", "power") or (inner == "nll" and "hard" in case.tags):
         return 2 * scale
     expected = case.expected(inputs)

@@ -15,7 +15,6 @@ from equilog import (
     multilabel_class_mass,
     multilabel_cross_entropy,
 )
-from equilog.core.pool_state import SETS
 
 C = 4
 BLOCKS = torch.tensor([0, 1, 0, 1])
@@ -120,23 +119,34 @@ def test_parts_with_index_targets_share_the_compensation_of_soft_ones(compensati
     close(y.grad, z.grad)
 
 
-@pytest.mark.parametrize("pool", ["batch", "sample"])
-def test_multilabel_parts_add_up_to_the_whole(pool):
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("inner", ["odds", "nll", "divergence"])
+@pytest.mark.parametrize("pool", ["batch", "sample", "label"])
+def test_multilabel_parts_add_up_to_the_whole(pool, inner, reduction):
+    if pool == "sample" and reduction == "none":
+        pytest.skip("a value for each sample is that of its part alone")
     logits, target = draw(9, soft=True)
-    mask = torch.rand(13, C, generator=torch.manual_seed(5)) > 0.3
+    generator = torch.manual_seed(5)
+    mask = torch.rand(13, C, generator=generator) > 0.3
     mask[:4] = False
-    options = {"pool": pool, "scale": 0.8, "weight": torch.tensor([1.0, 2.0, 0.5, 3.0]).double()}
+    weight = torch.rand(13, generator=generator).double()
+    prior = torch.tensor([0.1, 0.5, 0.8, 0.02]).double()
+    options = {"pool": pool, "inner": inner, "scale": 0.8, "prior": prior, "weight": torch.tensor([1.0, 2.0, 0.5, 3.0])}
+    options["reduction"] = reduction
     z, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    whole = multilabel_cross_entropy(z, target, mask=mask, pos_weight=2.5, **options)
-    whole.backward()
+    whole = multilabel_cross_entropy(z, target, mask=mask, sample_weight=weight, pos_weight=2.5, **options)
+    whole.sum().backward()
     sizes = (4, 1, 8)
-    rows = list(zip(y.split(sizes), target.split(sizes), mask.split(sizes), strict=True))
-    masses = [multilabel_class_mass(a, b, mask=m, **options) for a, b, m in rows]
-    total = masses[0].merge(masses[1]).merge(masses[2])
-    values = [multilabel_cross_entropy(a, b, mask=m, pos_weight=2.5, class_mass=total, **options) for a, b, m in rows]
+    rows = list(zip(y.split(sizes), target.split(sizes), mask.split(sizes), weight.split(sizes), strict=True))
+    masses = [multilabel_class_mass(a, b, mask=m, sample_weight=w, **options) for a, b, m, w in rows]
+    total = masses[0].empty().merge(masses[0]).merge(masses[1]).merge(masses[2])
+    values = [
+        multilabel_cross_entropy(a, b, mask=m, sample_weight=w, pos_weight=2.5, class_mass=total, **options)
+        for a, b, m, w in rows
+    ]
     torch.stack(values).sum().backward()
     close(y.grad, z.grad)
-    close(values[0] if pool == "batch" else sum(values), whole)
+    close(sum(values) if pool == "sample" else values[0], whole)
 
 
 @pytest.mark.parametrize("of_loss", [log_balanced_cross_entropy, log_balanced_from_cross_entropy])
@@ -263,7 +273,7 @@ def test_a_step_with_everything_ignored_leaves_a_stream_finite():
         loss.backward()
         assert loss.isfinite()
         assert logits.grad.isfinite().all()
-    assert float(criterion.stream[SETS]) == pytest.approx(13 * 0.9)
+    assert criterion.effective_sets == pytest.approx(13 * 0.9)
 
 
 def test_evaluation_leaves_the_stream_as_it_is():

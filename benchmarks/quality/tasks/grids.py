@@ -116,10 +116,8 @@ def network(split: Split, cells: Tensor) -> nn.Module:
 SETTINGS = (
     "binary-cross-entropy-at-prior",
     *("binary-cross-entropy", "focal-labels-at-prior", "asymmetric-at-prior", "with-dice-at-prior"),
-    *("labels-sample", "labels-batch"),
     *(f"labels-{pool}-at-prior" for pool in (1, 8, 64, "sample", "batch", "label")),
-    *(f"labels-{pool}-nll-at-prior" for pool in (8, "sample", "label")),
-    *("labels-8-auto", "labels-label-auto"),
+    *("labels-sample", "labels-8-auto", "labels-sample-nll-at-prior"),
 )
 
 _grid = partial(
@@ -158,7 +156,7 @@ TASKS = [
             marks=arc_marks,
             cells=pairs(TOKENS),
             longest=TOKENS,
-            sizes=(600, 60, 120),
+            sizes=(400, 60, 100),
         ),
         model=partial(network, cells=pairs(TOKENS)),
         epochs=12,

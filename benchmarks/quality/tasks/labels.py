@@ -164,6 +164,5 @@ TASKS = [
         question="The forms of a word: which loss orders the words of each best?",
         settings=IN_ORDER,
         metric="map",
-        seeds=10,
     ),
 ]

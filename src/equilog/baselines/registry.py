@@ -48,6 +48,8 @@ class LossEntry:
     build: Callable[[TargetCounts], Criterion]
     source: str
     ours: bool = False
+    named_only: bool = False
+    """Whether it is compared where it is named, and not among all."""
 
 
 def _log_balanced(
@@ -68,14 +70,23 @@ def _log_balanced(
     )
 
 
-def _multilabel(name: str, summary: str, *, pool: str) -> LossEntry:
+def _multilabel(
+    name: str,
+    summary: str,
+    *,
+    pool: str,
+    inner: Literal["odds", "nll"] = "odds",
+    prior: Literal["auto"] | None = None,
+    named_only: bool = False,
+) -> LossEntry:
     return LossEntry(
         name,
         summary,
         frozenset({"multilabel"}),
-        lambda _: MultiLabelCrossEntropyLoss(pool=pool),
-        "Su 2020, kexue.fm/archives/7359",
+        lambda counts: MultiLabelCrossEntropyLoss(len(counts.class_count), pool=pool, inner=inner, prior=prior),
+        "after Su 2020, kexue.fm/archives/7359",
         ours=True,
+        named_only=named_only,
     )
 
 
@@ -93,6 +104,21 @@ LOSSES: dict[str, LossEntry] = {
         ),
         _multilabel("multilabel-sample", "two logs per row", pool="sample"),
         _multilabel("multilabel-batch", "two logs over the batch", pool="batch"),
+        _multilabel(
+            "multilabel-batch-prior",
+            "two logs over the batch, running prior",
+            pool="batch",
+            prior="auto",
+            named_only=True,
+        ),
+        _multilabel(
+            "multilabel-batch-nll",
+            "two logs over the batch, of binary cross-entropies",
+            pool="batch",
+            inner="nll",
+            named_only=True,
+        ),
+        _multilabel("multilabel-label", "two logs per label over the batch", pool="label", named_only=True),
         LossEntry(
             "cross-entropy",
             "torch's cross-entropy",

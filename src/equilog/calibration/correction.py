@@ -37,18 +37,24 @@ class Correction(nn.Module):
 
     @classmethod
     def of(
-        cls, function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, *, of_log_one_less: bool = False
+        cls,
+        function: Callable[[Tensor], Tensor],
+        low: Tensor,
+        high: Tensor,
+        *,
+        of_log_one_less: bool = False,
+        flat: bool = True,
     ) -> "Correction":
         """Return the correction that is this function of the coordinate x (K, C), each value of its own x alone.
 
-        Flat beyond the knots, unless it is one of log(1 - score), of which none is below the first.
+        Flat beyond the knots, or the line that goes on; one of log(1 - score) has none below the first, and goes on.
         """
         x = low + torch.linspace(0, 1, _KNOTS, dtype=low.dtype, device=low.device)[:, None] * (high - low)
         with torch.enable_grad():
             x.requires_grad_()
             values = function(x)
             (slopes,) = torch.autograd.grad(values.sum(), x)
-        if not of_log_one_less:
+        if flat and not of_log_one_less:
             slopes[0] = slopes[-1] = 0.0
         return cls(low, (high - low) / (_KNOTS - 1), values.detach(), slopes, torch.tensor(of_log_one_less))
 
@@ -68,4 +74,4 @@ class Correction(nn.Module):
         cubic = left + t * (out + t * ((3 * change - 2 * out - into) + t * (out + into - 2 * change)))
         # A class left out has score -inf, and minus it in the other coordinate.
         over = torch.where(place.isfinite(), place - inside, 0.0)
-        return cubic + over * into
+        return cubic + over * torch.where(over < 0, out, into)

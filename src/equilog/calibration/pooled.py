@@ -15,7 +15,7 @@ class PooledCalibration(Calibration):
     Args:
         factor: the balanced scores are scale * factor * logits, where `taken_off` is None.
         scale: the loss's.
-        shift: (C,) what the loss adds to the logits, prior_strength * log prior; or None.
+        shift: (C,) what the loss adds to the logits: prior_strength * log prior, of labels their log odds; or None.
         correction: what is added to the log-probabilities for the posterior; None where they are multiplied by
             `factor`.
         offset: (C,) what is added to the posterior scores at last, such as minus the log class weight; or None.
@@ -71,7 +71,7 @@ class PooledCalibration(Calibration):
 
     def raw_scores(self, logits: Tensor, kind: Kind) -> Tensor:
         """Return the scores at temperature 1."""
-        rows = as_compute_dtype(logits if self.multilabel else classes_last(logits))
+        rows = as_compute_dtype(classes_last(logits))
         if kind == "balanced" and self.taken_off is None:
             scores = self.factor * self.scale * rows
         else:
@@ -80,7 +80,7 @@ class PooledCalibration(Calibration):
                 assert self.taken_off is not None
                 offset = -self.taken_off
             scores = scores if offset is None else scores + offset.to(scores)
-        return scores if self.multilabel else classes_second(scores, logits)
+        return classes_second(scores, logits)
 
     def extra_repr(self) -> str:
         """Show the factor."""

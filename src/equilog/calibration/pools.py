@@ -24,7 +24,10 @@ def draw_pools(terms: LogTerms, log_weight: Tensor, sets: int) -> Tensor:
     groups = terms.slots * terms.values.shape[1]
     if sets < 1 or len(log_weight) == 0:
         return terms.values.new_full((1, groups), -math.inf)
-    per_quantile = min(max(_SETS_DRAWN // (sets * _QUANTILES), 1), max(_NUMBERS_DRAWN // (groups * _QUANTILES), 1), 64)
+    numbers = sets * max(terms.values.shape[1] // 2, 1)  # of a set with the terms of many labels, so many
+    per_quantile = min(
+        max(_SETS_DRAWN // (numbers * _QUANTILES), 1), max(_NUMBERS_DRAWN // (groups * _QUANTILES), 1), 64
+    )
     generator = torch.Generator().manual_seed(0)
     index = torch.randint(len(log_weight), (_QUANTILES * per_quantile * sets,), generator=generator)
     index = index.to(log_weight.device)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from equilog.calibration.correction import Correction
 from equilog.core.inner import INNERS, Inner
@@ -26,17 +27,18 @@ def posterior_scores(log_prob: Tensor, log_others: Tensor, inner: Inner = INNERS
     return log_prob - log_mean_share(inner.log_share, log_prob, log_others)
 
 
-def label_posterior_scores(logits: Tensor, log_others: Tensor) -> Tensor:
-    """Return the log odds of a label's posterior from scaled logits x and draws (K, 2) of log O.
+def label_posterior_scores(logits: Tensor, log_others: Tensor, inner: Inner = INNERS["odds"]) -> Tensor:
+    """Return the log odds of a label's posterior from scaled logits x (..., L) and draws (K, 2 L) of log O.
 
-    P(yes) e^{-x} E[1 / (1 + O+ + e^{-x})] = P(no) e^{x} E[1 / (1 + O- + e^{x})], O+ and O- being what the other labels
-    of a pool add to the positives' and the negatives' log.
+    The posterior of a choice between yes, of score x, and no, of score 0. Each label's two columns, what the other
+    labels of its pool add to the positives' and the negatives' log, stand side by side; two columns are for all labels.
     """
-    kept_yes = kept_no = logits.new_full(logits.shape, -math.inf)
-    for yes, no in log_one_plus(log_others):
-        kept_yes = torch.logaddexp(kept_yes, -torch.logaddexp(yes, -logits))
-        kept_no = torch.logaddexp(kept_no, -torch.logaddexp(no, logits))
-    return 2.0 * logits + kept_no - kept_yes
+    yes, no = log_others[:, 0::2], log_others[:, 1::2]
+    if yes.shape[1] == 1:
+        yes, no = (column.expand(-1, logits.shape[-1]) for column in (yes, no))
+    share_of_yes = log_mean_share(inner.log_share, F.logsigmoid(logits), yes)
+    share_of_no = log_mean_share(inner.log_share, F.logsigmoid(-logits), no)
+    return logits + share_of_no - share_of_yes
 
 
 def class_correction(inner: Inner, log_others: Tensor) -> Correction | None:
@@ -58,7 +60,11 @@ _MARGIN = 9.0
 """So far beyond the class mass nothing of it is seen: a part in ten thousand."""
 
 
-def label_correction(log_others: Tensor) -> Correction:
-    """Return what is added to scaled logits for the posterior of labels, from draws of log O (K, 2): one for all."""
+def label_correction(inner: Inner, log_others: Tensor) -> Correction | None:
+    """Return what is added to scaled logits for the posterior of labels, from draws of log O (K, 2 L); None for 0."""
+    if not inner.gentle and bool((log_others == -math.inf).all()):
+        return None
     most = log_one_plus(log_others).nan_to_num(posinf=0.0).amax(0) + _MARGIN
-    return Correction.of(lambda x: label_posterior_scores(x, log_others) - x, -most[:1], most[1:])
+    return Correction.of(
+        lambda x: label_posterior_scores(x, log_others, inner) - x, -most[0::2], most[1::2], flat=not inner.gentle
+    )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from equilog.core import sparse_groups
-from equilog.core.inner import INNERS, Inner, log_odds_of_index
+from equilog.core.inner import Inner, inner_of, log_odds_of_index
 from equilog.core.pools import Pools
 from equilog.core.sparse_groups import Groups
 from equilog.inputs.classes import Sets, Targets
@@ -105,7 +105,7 @@ class ClassBalance:
     def log_terms(self, sets: Sets) -> LogTerms:
         """Return the log terms of the index target's class, or of every class with its target's share."""
         if sets.index is None:
-            return LogTerms(self.inner.log_of_soft(sets.scores(), sets.probs), None, 1)
+            return LogTerms(self.inner.log_of_soft(class_log_odds(sets.scores()), sets.probs), None, 1)
         if self.inner.separate:
             return LogTerms(self.inner.log_of_index(sets), None, 1)
         return LogTerms(self.inner.log_of_index(sets)[:, None], sets.index, self.classes)
@@ -157,11 +157,7 @@ class ClassBalance:
         """
         if sets.soft is None or self.inner.separate:
             return None
-        probs, log_weight = sets.probs.detach(), sets.log_weight.detach()
-        if pools.consecutive and pools.sets:  # of no sets the size does not tell how many pools there are
-            return pooled_sums(self.inner.residual, probs, log_weight, pools.size)
-        weighted = self.inner.residual(probs) * log_weight.exp()[:, None]
-        return weighted.new_zeros(pools.count, self.classes).index_add(0, pools.ids, weighted)
+        return residual_sums(self.inner, sets.probs, sets.log_weight, pools)
 
 
 @dataclass(frozen=True)
@@ -249,18 +245,26 @@ class BlockBalance:
         return log_sum_exp_by(values.T, self.block, self.count).T
 
 
+def residual_sums(inner: Inner, probs: Tensor, log_weight: Tensor, pools: Pools) -> Tensor:
+    """Return each class's terms at the best scores for targets (n, C), summed over each pool (P, C); no gradient."""
+    probs, log_weight = probs.detach(), log_weight.detach()
+    if pools.consecutive and pools.sets:  # of no sets the size does not tell how many pools there are
+        return pooled_sums(inner.residual, probs, log_weight, pools.size)
+    weighted = inner.residual(probs) * log_weight.exp()[:, None]
+    return weighted.new_zeros(pools.count, probs.shape[1]).index_add(0, pools.ids, weighted)
+
+
 Grouping = ClassBalance | BlockBalance
 """A partition of the ordered class pairs."""
 
 
 def as_grouping(options: ClassOptions, classes: int, device: torch.device) -> Grouping:
     """Return the grouping that the balance of these options stands for, with their inner term."""
-    where, balance, inner = options.where, options.balance, options.inner
-    if inner not in INNERS:
-        raise ValueError(f"{where}: inner must be one of {', '.join(map(repr, INNERS))}; got {inner!r}.")
-    if inner != "odds" and not (isinstance(balance, ClassBalance) or (isinstance(balance, str) and balance == "class")):
+    where, balance, inner = options.where, options.balance, inner_of(options)
+    by_class = isinstance(balance, ClassBalance) or (isinstance(balance, str) and balance == "class")
+    if inner.name != "odds" and not by_class:
         raise ValueError(
-            f'{where}: inner {inner!r} has one log per class; use balance "class", or inner "odds". Got '
+            f'{where}: inner {inner.name!r} has one log per class; use balance "class", or inner "odds". Got '
             f"{balance if isinstance(balance, str) else 'blocks of classes'!r}."
         )
     if isinstance(balance, BlockBalance):
@@ -269,7 +273,7 @@ def as_grouping(options: ClassOptions, classes: int, device: torch.device) -> Gr
     if isinstance(balance, Tensor):
         return _blocks(where, balance, classes, device)
     if balance == "class":
-        return ClassBalance(classes, INNERS[inner])
+        return ClassBalance(classes, inner)
     if balance == "pair":
         return BlockBalance(torch.arange(classes, device=device), classes, "pair")
     if balance == "none":

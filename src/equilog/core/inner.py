@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from equilog.inputs.classes import Sets
-from equilog.inputs.options import InnerName
+from equilog.inputs.options import InnerName, Options
 from equilog.ops import (
     TERMS,
     class_log_odds,
@@ -53,8 +53,8 @@ class Inner(Protocol):
     def log_of_index(self, sets: Sets) -> Tensor:
         """Return the log terms of sets with index targets: (n,) of their class, or (n, C)."""
 
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
-        """Return the log terms (n, C) of sets with probability targets (n, C), from scores (n, C)."""
+    def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
+        """Return the log terms (n, C) of sets with probability targets (n, C), from log odds (n, C)."""
 
     def residual(self, probs: Tensor) -> Tensor:
         """Return the terms (n, C) at the best scores."""
@@ -79,9 +79,9 @@ class Odds:
         """Return the log odds (n,) against each class index."""
         return log_odds_of_index(sets)
 
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
+    def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
         """Return the log odds against every class with its target's share."""
-        return TERMS[self.name][0](class_log_odds(scores), probs)
+        return TERMS[self.name][0](log_odds, probs)
 
     def residual(self, probs: Tensor) -> Tensor:
         """Return rho_j = sqrt(t_j) (sum_k sqrt(t_k) - sqrt(t_j))."""
@@ -105,9 +105,9 @@ class NegativeLogLikelihood:
         """Return the log of the cross-entropy (n,) of each set."""
         return log_of_nll(log_odds_of_index(sets))
 
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
+    def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
         """Return the log of each class's part of the cross-entropy."""
-        return TERMS[self.name][0](class_log_odds(scores), probs)
+        return TERMS[self.name][0](log_odds, probs)
 
     def residual(self, probs: Tensor) -> Tensor:
         """Return -t_j log t_j, the entropy by class."""
@@ -139,9 +139,9 @@ class Divergence:
         log_prob = -log_one_plus(class_log_odds(sets.scores()))
         return log_prob.scatter(1, index, _log_of_gap(log_prob.gather(1, index)))
 
-    def log_of_soft(self, scores: Tensor, probs: Tensor) -> Tensor:
+    def log_of_soft(self, log_odds: Tensor, probs: Tensor) -> Tensor:
         """Return log t_j + log(e^d - 1 - d) with d = log(p_j / t_j), which is log p_j where t_j is 0."""
-        log_prob = -log_one_plus(class_log_odds(scores))
+        log_prob = -log_one_plus(log_odds)
         positive = probs > 0
         log_target = torch.where(positive, probs, 1.0).log()
         gap = _log_of_gap(torch.where(positive, log_prob, -1.0) - log_target)
@@ -169,6 +169,14 @@ class Power(Odds):
 
 INNERS: dict[str, Inner] = {inner.name: inner for inner in (Odds(), NegativeLogLikelihood(), Divergence(), Power())}
 """The inner terms by name."""
+
+
+def inner_of(options: Options) -> Inner:
+    """Return the inner term that options name; ValueError where there is none of that name."""
+    if options.inner not in INNERS:
+        names = ", ".join(map(repr, INNERS))
+        raise ValueError(f"{options.where}: inner must be one of {names}; got {options.inner!r}.")
+    return INNERS[options.inner]
 
 
 def log_odds_of_index(sets: Sets) -> Tensor:

@@ -27,9 +27,13 @@ class Layout:
     balance: str
     """The grouping: "class", "pair", "none", blocks, or "multilabel"."""
     classes: int
-    """C; the number of labels does not matter to a multi-label mass, whose two groups are yes and no."""
+    """C; 2 of yes/no labels, whose two groups are yes and no."""
     spans: bool
-    """Whether one pool spans all parts. Where each part has pools of its own, only their number is shared."""
+    """Whether the pools span all parts. Where each part has pools of its own, only their number is shared."""
+    pools: int = 1
+    """How many pools span the parts: one, or one a label."""
+    labels: int = 0
+    """How many labels are counted by themselves, for a running prior; 0 where it is all together."""
     compensated: bool = False
     """Whether soft targets are compensated, so that R is gathered."""
     inner: str = "odds"
@@ -41,6 +45,8 @@ class Layout:
         """Return the layout in words, for error texts."""
         return (
             f'balance "{self.balance}" over {self.classes} classes'
+            + (f", a pool for each of {self.pools} labels" if self.pools != 1 else "")
+            + (f", counted by {self.labels} labels" if self.labels else "")
             + (f', inner "{self.inner}"' if self.inner != "odds" else "")
             + (", compensated" if self.compensated else "")
             + (", weighted by class" if self.weighted else "")
@@ -52,7 +58,8 @@ class Layout:
 class ClassMass:
     """Sums over the sets of one step, or of the part of it that one call has seen.
 
-    `merge` is associative and commutative, and `empty` its neutral element.
+    `merge` is associative and commutative, and `empty` its neutral element. Where there is a pool for each of L labels,
+    G, the number of groups, and C are those of all pools, one after the other.
     """
 
     log_sums: Tensor
@@ -61,13 +68,14 @@ class ClassMass:
     residual: Tensor
     """(C,) R, the terms summed at the best possible scores of soft targets; zeros where there is no such thing."""
     class_count: Tensor
-    """(C,) weighted number of sets of each class."""
+    """(C,) weighted number of sets of each class, or of the positives and negatives of each label, (2 L,)."""
     sets: Tensor
     """0-d, number of sets that are not ignored."""
     pools: Tensor
     """0-d, number of pools with such a set."""
     samples: Tensor
-    """0-d, number of samples with such a set, each by its weight; where parts have pools of their own, 0."""
+    """0-d, number of samples with such a set, each by its weight; of each of several pools (L,). Where parts have pools
+    of their own, 0."""
     units: Tensor
     """0-d, what the mean divides by where the parts have pools of their own; else 0: the whole pool must be known."""
     layout: Layout
@@ -95,9 +103,9 @@ class ClassMass:
                 f"ClassMass.merge: expected a mass of {self.layout.described()}; got one of "
                 f"{other.layout.described()}. Only masses of one loss with the same options merge."
             )
-        # One pool that spans two parts is still one pool.
-        pools = torch.maximum(self.pools, other.pools) if self.layout.spans else self.pools + other.pools
         added = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
+        # A pool that spans two parts is still one pool.
+        pools = (added["samples"] > 0).sum().to(self.pools) if self.layout.spans else self.pools + other.pools
         return replace(self, log_sums=torch.logaddexp(self.log_sums, other.log_sums), pools=pools, **added)
 
     def decayed(self, momentum: float) -> "ClassMass":
@@ -106,7 +114,9 @@ class ClassMass:
         return replace(self, log_sums=self.log_sums + (math.log(momentum) if momentum else -math.inf), **kept)
 
     def all_reduce(self, group: dist.ProcessGroup, *, validate: bool = False) -> "ClassMass":
-        """Return the merged masses of all ranks of the group, by a single all-reduce of world size x (G + 2 C + 4).
+        """Return the merged masses of all ranks of the group, by a single all-reduce of what each has `packed`.
+
+        That is world size x (G + 2 C + 4) numbers where one pool spans the parts.
 
         The ranks' numbers are put side by side and merged by each rank in the same order, so that every rank has
         the same result to the last digit. The first of a layout is preceded by an exchange of the layouts.
@@ -146,8 +156,15 @@ class ClassMass:
 _ADDED = ("residual", "class_count", "sets", "samples", "units")
 _NUMBERS = ("log_sums", *_ADDED, "pools")
 
-SETS = -4
-"""Where `ClassMass.packed` holds the number of sets."""
+
+def numbers_in(groups: int, classes: int, layout: Layout) -> int:
+    """Return how many numbers `ClassMass.packed` holds, of G groups and C classes a pool."""
+    return layout.pools * (groups + classes + 1) + (2 * layout.labels or classes) + 3
+
+
+def sets_in(packed: Tensor, layout: Layout) -> Tensor:
+    """Return the number of sets among the numbers of `ClassMass.packed`."""
+    return packed[-3 - layout.pools]
 
 
 def log_mass_of_share(log_sums: Tensor, total: Tensor, factor: Tensor | float) -> Tensor:

@@ -79,13 +79,18 @@ class PoolSums:
         log_sums, groups = self.sums.log_sums.detach(), self.sums.groups
         shared = self.sums.residual if spans else None
         zero = log_sums.new_zeros(())
+        pools, classes = self.layout.pools, self.layout.classes
+        if groups is not None:
+            log_sums = groups.together(log_sums)
+        else:
+            log_sums = log_sums.reshape(-1) if spans else log_sums.logsumexp(0)
         return ClassMass(
-            log_sums=log_sums.logsumexp(0) if groups is None else groups.together(log_sums),
-            residual=log_sums.new_zeros(self.layout.classes) if shared is None else shared[0],
+            log_sums=log_sums,
+            residual=log_sums.new_zeros(pools * classes) if shared is None else shared.reshape(-1),
             class_count=self.class_count(),
             sets=_as_number(self.kept_sets(), log_sums),
             pools=_as_number(self.nonempty_pools(), log_sums),
-            samples=_as_number(self._samples_in_all(), log_sums) if spans else zero,
+            samples=self._samples_of_whole().to(log_sums) if spans else zero,
             units=zero if spans else _as_number(self.mean_units(), log_sums),
             layout=self.layout,
         )
@@ -119,17 +124,24 @@ class PoolSums:
             share = count / count.sum().clamp(min=torch.finfo(count.dtype).tiny)
             samples = samples * (share * self.class_weight).sum()
         if self.samples.logs_do_not_count and self.samples.gentle:
-            return samples
-        residual = whole.residual[None] if self.layout.compensated else None
-        logs = logs_held(whole.log_sums[None], self._unit_weight(residual)).sum()
+            return samples.sum()
+        pools = self.layout.pools
+        logs = logs_held(whole.log_sums.view(pools, -1), self._unit_weight(self._residual_of(whole)))
         if streams:  # which has seen more classes than it still holds sets of
-            logs = torch.minimum(logs, logs_per_set * whole.sets)
-        return torch.maximum(logs_per_set * samples, logs)
+            logs = torch.minimum(logs, logs_per_set * whole.sets / pools)
+        return torch.maximum(logs_per_set * samples, logs).sum()
 
-    def _samples_in_all(self) -> Tensor | int:
-        """Return how many samples the one pool spans, each by its weight."""
+    def _residual_of(self, whole: ClassMass) -> Tensor | None:
+        """Return R of the pools that span the parts (P, C), where soft targets are compensated."""
+        return whole.residual.view(self.layout.pools, -1) if self.layout.compensated else None
+
+    def _samples_of_whole(self) -> Tensor:
+        """Return how many samples the pools that span the parts do here, each by its weight: 0-d of one pool, (P,)."""
+        pools = self.samples.pools
         spanned = self.samples.spanned()
-        return spanned if isinstance(spanned, int) else spanned.sum()
+        if not isinstance(spanned, Tensor):
+            spanned = torch.full((pools.count,), spanned, device=pools.device)
+        return spanned.sum() if self.layout.pools == 1 else spanned
 
     def kept_sets(self) -> Tensor | int:
         """Return the number of sets that are not ignored, or of labels."""
@@ -177,9 +189,10 @@ class PoolSums:
         """Return the loss of each pool (P,), from the sums."""
         log_sums, residual = self.sums.log_sums, self.sums.residual
         if whole is not None and self.layout.spans:
-            log_mass = log_mass_of_share(log_sums, whole.log_sums, factor)
+            log_mass = log_mass_of_share(log_sums, whole.log_sums.view(self.layout.pools, -1), factor)
             # A part with index targets has no R of its own, but shares that of the others.
-            residual = whole.residual.to(log_mass)[None] if self.layout.compensated else None
+            residual = self._residual_of(whole)
+            residual = None if residual is None else residual.to(log_mass)
         else:
             log_mass = log_one_plus(log_sums)
         if residual is not None and self.compensation == "offset":

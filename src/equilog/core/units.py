@@ -43,9 +43,10 @@ class Samples:
     @property
     def logs_do_not_count(self) -> bool:
         """Whether the samples of a pool are more than its logs, whatever there is in them."""
-        if self.pools.positions != 1 or self.targets is None:
+        if self.pools.positions != 1:
             return False
-        return self.gentle or (self.targets.index is not None and self.weight is None)
+        hard = self.targets is not None and self.targets.index is not None
+        return self.gentle or (hard and self.weight is None)
 
     def spanned(self) -> Tensor | int:
         """Return how many samples each pool spans (P,), each by its weight; a number where it is that of all pools."""

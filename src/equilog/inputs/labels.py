@@ -5,7 +5,7 @@ too much. Both are held as the caller gave them: at this size a copy costs as mu
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,27 @@ class Labels:
         """Return these labels: they have a value each."""
         return self
 
+    def shifted(self, shift: Tensor) -> "Labels":
+        """Return the labels with a number for each of the L added to its logits."""
+        return replace(self, logits=as_compute_dtype(self.logits) + along_labels(shift, self.shape).reshape(-1))
+
+    def by_label(self) -> "Labels":
+        """Return the same labels with those of one number in a row, sample by sample: L times N instead of N times L.
+
+        Their samples are L times as many, so that each stands for a label of one.
+        """
+
+        def turned(values: Tensor) -> Tensor:
+            return values.reshape(self.shape).movedim(_label_dim(self.shape), 0).reshape(-1)
+
+        return replace(
+            self,
+            logits=turned(self.logits),
+            target=turned(self.target),
+            weight=None if self.weight is None else turned(self.weight),
+            sample_weight=None if self.sample_weight is None else self.sample_weight.repeat(label_count(self.shape)),
+        )
+
 
 @dataclass(frozen=True)
 class IndexedLabels:
@@ -83,10 +104,32 @@ class IndexedLabels:
 
     def by_value(self) -> Labels:
         """Return the same labels with a value each."""
-        table = torch.zeros(len(self.index), self.logits.shape[1] + 1, device=self.index.device)
-        target = table.scatter(1, self.index, 1.0)[:, :-1].reshape(-1)
-        weight = None if self.weight is None else self.weight.reshape(-1)
+        table = torch.zeros(len(self.index), self.logits.shape[1] + 1, dtype=torch.bool, device=self.index.device)
+        target = table.scatter(1, self.index, True)[:, :-1].reshape(-1)
+        weight = self.weight
+        if self.wrong is not None:
+            weight = as_compute_dtype(self.logits).new_ones(self.logits.shape) if weight is None else weight
+            weight = torch.where(self.wrong[:, None], torch.nan, weight)
+        weight = None if weight is None else weight.reshape(-1)
         return Labels(self.logits.reshape(-1), target, weight, self.sample_weight, self.shape)
+
+    def shifted(self, shift: Tensor) -> "IndexedLabels":
+        """Return the labels with a number for each of the L added to its logits."""
+        return replace(self, logits=as_compute_dtype(self.logits) + shift)
+
+
+def label_count(shape: torch.Size) -> int:
+    """Return L of labels (N, L, d1, ...), or (L,)."""
+    return shape[_label_dim(shape)]
+
+
+def along_labels(values: Tensor, shape: torch.Size) -> Tensor:
+    """Return a number for each of L labels as one for every label of this shape, (N, L, d1, ...) or (L,)."""
+    return values.reshape(-1, *[1] * (len(shape) - 1 - _label_dim(shape))).expand(shape)
+
+
+def _label_dim(shape: torch.Size) -> int:
+    return min(len(shape) - 1, 1)
 
 
 def read_labels(
@@ -186,7 +229,12 @@ def _indexed(
     sample_weight: Tensor | None,
     mask: Tensor | None,
 ) -> IndexedLabels:
-    where, shape = options.where, logits.shape
+    where, shape, pool = options.where, logits.shape, options.pool
+    if isinstance(pool, int) and not isinstance(pool, bool):
+        raise ValueError(
+            f'{where}: pool must be "sample", "batch", "label" or (N,) pool ids where the target is label indices; got '
+            f"{pool!r}, a number of labels. Give pool ids, torch.arange(N) // samples."
+        )
     if target.is_floating_point() or target.dtype == torch.bool:
         raise TypeError(
             f"{where}: a target of label indices must hold integers, not {target.dtype}. Give a value a label with "

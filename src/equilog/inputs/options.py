@@ -25,8 +25,10 @@ class Options:
 
     where: str
     """The public name of what was called, for error texts."""
+    inner: str = "odds"
     pool: Pool = None
     scale: float = 1.0
+    prior_strength: float = 1.0
     reduction: str = "mean"
     validate: bool = False
     _remembered: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -75,9 +77,7 @@ class ClassOptions(Options):
 
     balance: Any = "class"
     """"class", "pair", "none", a (C,) tensor of blocks, or a grouping made of these."""
-    inner: str = "odds"
     compensation: str | None = "weight"
-    prior_strength: float = 1.0
     ignore_index: int = -100
     label_smoothing: float = 0.0
 

@@ -73,7 +73,7 @@ def value_per_set(where: str, name: str, values: Tensor, shape: torch.Size) -> T
     raise ValueError(f"{where}: {name} must be {expected}, one value a set; got {tuple(values.shape)}.")
 
 
-def as_vector(where: str, name: str, values: Any) -> Tensor:
+def as_vector(where: str, name: str, values: Any, unit: str = "class") -> Tensor:
     """Return numbers in a row, (C,): a tensor, or made of an array, a sequence, or a mapping from class indices.
 
     A pandas series is a mapping: what `value_counts` returns is not in the order of the classes.
@@ -81,7 +81,7 @@ def as_vector(where: str, name: str, values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values
     if isinstance(values, Mapping) or (hasattr(values, "keys") and hasattr(values, "items")):
-        values = _in_order(where, name, dict(values.items()))
+        values = _in_order(where, name, dict(values.items()), unit)
     if hasattr(values, "__array__") or (isinstance(values, Sequence) and not isinstance(values, (str, bytes))):
         try:
             array: Any = values.__array__() if hasattr(values, "__array__") else values
@@ -90,32 +90,38 @@ def as_vector(where: str, name: str, values: Any) -> Tensor:
         except (TypeError, ValueError, RuntimeError):
             pass
     raise TypeError(
-        f"{where}: {name} must be numbers, one a class: a tensor, an array, a list, or a dict from class index to "
+        f"{where}: {name} must be numbers, one a {unit}: a tensor, an array, a list, or a dict from {unit} index to "
         f"number; got {type(values).__name__}."
     )
 
 
-def _in_order(where: str, name: str, values: dict[Any, Any]) -> list[Any]:
+def _in_order(where: str, name: str, values: dict[Any, Any], unit: str) -> list[Any]:
     try:
         return [values[index] for index in range(len(values))]
     except KeyError as missing:
+        units = "classes" if unit == "class" else f"{unit}s"
         raise ValueError(
-            f"{where}: the keys of {name} must be the class indices 0 to {len(values) - 1}; {missing} is not among "
-            f"{list(values)[:10]}. Give a class never seen a small count, and classes with names as a list in the "
+            f"{where}: the keys of {name} must be the {unit} indices 0 to {len(values) - 1}; {missing} is not among "
+            f"{list(values)[:10]}. Give a {unit} never seen a small count, and {units} with names as a list in the "
             f"order of their indices."
         ) from None
 
 
-def class_vector(where: str, name: str, values: Any, like: Tensor, *, positive: bool, validate: bool) -> Tensor:
-    """Return one value a class (C,) on the device of `like` (n, C), in the type it is computed in, checked for sign."""
-    vector = as_vector(where, name, values)
+def class_vector(
+    where: str, name: str, values: Any, like: Tensor, *, positive: bool, validate: bool, unit: str = "class"
+) -> Tensor:
+    """Return one value a class (C,) on the device of `like` (n, C), in the type it is computed in, checked for sign.
+
+    unit: what there is a value for, in error texts.
+    """
+    vector = as_vector(where, name, values, unit)
     if vector.shape != like.shape[1:]:
-        raise ValueError(f"{where}: {name} must be ({like.shape[1]},), one value a class; got {tuple(vector.shape)}.")
+        raise ValueError(f"{where}: {name} must be ({like.shape[1]},), one value a {unit}; got {tuple(vector.shape)}.")
     vector = vector.to(device=like.device, dtype=compute_dtype(like))
     fits = vector > 0 if positive else vector >= 0
     if validate:
         fits = fits & vector.isfinite()
     if known(fits.all(), validate) is False:
-        sign = "positive (give a class never seen a small count)" if positive else "0 or more"
-        raise ValueError(f"{where}: {name} must be {sign} and finite for every class; got {vector.tolist()}.")
+        sign = f"positive (give a {unit} never seen a small count)" if positive else "0 or more"
+        raise ValueError(f"{where}: {name} must be {sign} and finite for every {unit}; got {vector.tolist()}.")
     return vector

@@ -1,10 +1,10 @@
 """What the loss modules share: the step that a call is part of, and the state that remembers earlier steps."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from numbers import Integral
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +12,10 @@ from torch.autograd import Variable
 
 from equilog.calibration import Calibration
 from equilog.calibration.base import Kind
+from equilog.calibration.correction import Correction
 from equilog.calibration.pooled import PooledCalibration
-from equilog.core.pool_state import SETS, ClassMass, ProcessGroup, as_process_group
+from equilog.core.inner import INNERS
+from equilog.core.pool_state import ClassMass, Layout, ProcessGroup, as_process_group, numbers_in, sets_in
 from equilog.core.pool_sums import PoolSums, part_of
 from equilog.core.pools import Pools
 from equilog.error_text import did_you_mean
@@ -22,7 +24,7 @@ from equilog.inputs.values import as_vector, class_vector
 from equilog.losses.criterion import Criterion
 from equilog.losses.plain import PlainSums
 from equilog.losses.recomputation import Computation, Remembered, first_computation, keep, within_backward
-from equilog.ops import is_transformed, log_expm1, log_one_plus, precise
+from equilog.ops import compute_dtype, is_transformed, log_expm1, log_one_plus, precise
 
 
 class PooledCriterion(Criterion):
@@ -38,20 +40,28 @@ class PooledCriterion(Criterion):
     """
 
     options: Options
+    prior: Tensor | None
+    """The class frequencies, where they were given."""
+    class_count: Tensor | None
+    """The float64 count of the targets of training steps, where prior is "auto"."""
+    pool_ids: Tensor | None
+    """The ids of the pools, where they were given."""
     stream: Tensor | None
-    """The moving class mass of pool "stream": log(1 + sum) of each group, and the other numbers of a `ClassMass`."""
+    """The moving class mass of a stream: log(1 + sum) of each group, and the other numbers of a `ClassMass`."""
+    _streams: ClassVar[dict[str, str]] = {"stream": "batch"}
+    """The pools that go on over the steps, and what they are in one."""
+    _unit: ClassVar[tuple[str, str]] = ("class", "classes")
+    """What a number is for, one and several."""
 
-    def __init__(
-        self, options: Options, *, num_classes: int | None, momentum: float, process_group: ProcessGroup
-    ) -> None:
+    def __init__(self, options: Options, *, size: int | None, momentum: float, process_group: ProcessGroup) -> None:
+        """Make a loss of `size` classes or labels, where that is known."""
         super().__init__()
         name = type(self).__name__
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"{name}: momentum must lie in [0, 1); got {momentum}.")
-        if num_classes is not None and (not isinstance(num_classes, Integral) or not num_classes >= 1):
-            raise ValueError(f"{name}: num_classes must be an integer, at least 1; got {num_classes!r}.")
+        if size is not None and (not isinstance(size, Integral) or not size >= 1):
+            raise ValueError(f"{name}: num_{self._unit[1]} must be an integer, at least 1; got {size!r}.")
         self.options = options
-        self.num_classes = num_classes
         self.momentum = momentum
         self.process_group = process_group
         self._last_step: tuple[Tensor | int, Tensor | int] | None = None
@@ -63,12 +73,14 @@ class PooledCriterion(Criterion):
     @property
     def streams(self) -> bool:
         """Whether the sets of earlier steps stand in the pool."""
-        return isinstance(self.options.pool, str) and self.options.pool == "stream"
+        return isinstance(self.options.pool, str) and self.options.pool in self._streams
 
     @property
     def effective_sets(self) -> float:
         """Number of sets that share a log: the stream's, n / (1 - momentum) in the long run, or a pool's; 0 before."""
-        return float(self.stream[SETS]) if self.stream is not None else self.trained_pool_size or 0.0
+        if self.stream is None:
+            return self.trained_pool_size or 0.0
+        return float(sets_in(self.stream, self._stream_layout)) / self._stream_layout.pools
 
     @property
     def trained_pool_size(self) -> float | None:
@@ -160,17 +172,116 @@ class PooledCriterion(Criterion):
                 self._see_pools(part.kept_sets(), part.nonempty_pools())
         return loss
 
+    def _call_options(self) -> Any:
+        """The options of one call by itself: of a stream, the pools of each call whole."""
+        if self.pool_ids is not None:
+            return replace(self.options, pool=self.pool_ids)
+        return replace(self.options, pool=self._streams[str(self.options.pool)]) if self.streams else self.options
+
     def _remembered(self, logits: Tensor) -> Remembered:
         """Return a copy of the state that the loss depends on."""
         stream = self.stream
         return Remembered(self._shift(logits), None if stream is None else stream.clone())
 
-    def _shift(self, logits: Tensor) -> Tensor | None:  # noqa: ARG002 - a prior depends on it
-        """Return what the loss adds to logits (n, C), (C,), or None."""
-        return None
+    def current_prior(self) -> Tensor | None:
+        """Return the prior that the loss adds to the logits, or None."""
+        raise NotImplementedError
+
+    def _log_prior(self, prior: Tensor, logits: Tensor) -> Tensor:
+        """Return what a prior that was given adds to logits, in the type that these are computed in."""
+        raise NotImplementedError
+
+    def _log_of_prior(self, prior: Tensor) -> Tensor:
+        """Return what a prior adds to logits, at strength 1."""
+        raise NotImplementedError
+
+    def _running_log_prior(self, log_counts: Tensor) -> Tensor:
+        """Return the log of the current prior from that of the counts, of one more of each."""
+        return log_counts
+
+    def _shift(self, logits: Tensor) -> Tensor | None:
+        """Return what the loss adds to logits (N, C, ...), or (C,), or None."""
+        counts = self.class_count
+        if counts is None:
+            return None if self.prior is None else self._log_prior(self.prior, logits)
+        self._check_size("the running prior counts", len(counts), logits.shape[min(logits.dim() - 1, 1)])
+        log_prior = self._running_log_prior(counts.log1p())
+        if self.options.prior_strength != 1.0:
+            log_prior = self.options.prior_strength * log_prior
+        return log_prior.to(logits.device, compute_dtype(logits))
+
+    def _check_size(self, what: str, held: int | None, met: int) -> None:
+        """Raise ValueError unless the logits are of as many classes or labels as what is remembered."""
+        if held != met:
+            raise ValueError(
+                f"{type(self).__name__}: {what} {held} {self._unit[1]}, but logits have {met}. Say "
+                f"num_{self._unit[1]}={met}."
+            )
 
     def _count(self, class_count: Callable[[], Tensor]) -> None:
         """Take the number of sets of each class into what is remembered, where there is a running prior."""
+        count = self.class_count
+        if count is not None:
+            count.add_(class_count().view_as(count))
+
+    def uncalibrated(self) -> Calibration:
+        """Return what logits say as far as the loss alone knows: the posterior in pools of one, and of "divergence"."""
+        inner = INNERS[self.options.inner]
+        alone = isinstance(self.options.pool, int) and self.options.pool == 1
+        prior = self.current_prior()
+        shift = None if prior is None else self.options.prior_strength * self._log_of_prior(prior)
+        if alone and self._has_log_a_class:
+            correction = self._correction_alone(shift) if inner.gentle else None
+            return self._calibration(1.0, shift, correction, balanced_by_prior=True, alone=True)
+        factor = 1.0 if alone else inner.index_factor
+        knows = inner.separate
+        return self._calibration(factor, shift, None, balanced_by_prior=False, knows_posterior=knows)
+
+    @property
+    def _has_log_a_class(self) -> bool:
+        """Whether a pool has one log for each class."""
+        return True
+
+    def _correction_alone(self, shift: Tensor | None) -> Correction | None:
+        """Return what the posterior of a gentle term adds to the scores of sets alone in their pools."""
+        raise NotImplementedError
+
+    def _unweighted(self) -> Tensor | None:
+        """Return what takes the weights of the logs off the posterior scores; None where there are none."""
+        raise NotImplementedError
+
+    def _calibration(
+        self,
+        factor: float,
+        shift: Tensor | None,
+        correction: Correction | None,
+        *,
+        balanced_by_prior: bool,
+        alone: bool = False,
+        knows_posterior: bool = True,
+    ) -> Calibration:
+        """Return the calibration of a loss with this shift, log prior.
+
+        Balanced scores are the bare logits, times the factor. Where the classes overlap, though, prior and class mass
+        balance both, which is too much; and with soft targets, whose factor is 2, the prior would come off twice. So
+        where the posterior is known the balanced scores of a loss with a prior are the posterior's with just the prior
+        taken off. So are they in pools of one, which balance nothing.
+        """
+        taken_off = None
+        if balanced_by_prior and (shift is not None or alone or self.options.pool == 1):
+            taken_off = torch.zeros(1) if shift is None else shift
+        if correction is None and alone:
+            factor = 1.0
+        return PooledCalibration(
+            factor=factor,
+            scale=self.options.scale,
+            shift=shift,
+            correction=correction,
+            offset=None if INNERS[self.options.inner].separate else self._unweighted(),
+            taken_off=taken_off,
+            knows_posterior=knows_posterior,
+            multilabel=self.multilabel,
+        )
 
     def _calibrated_pool_size(self, pool_size: float | None, kept: int, sets: int, pools: Pools) -> int:
         """Return how many sets a pool had in training, with as many ignored as among these to draw from."""
@@ -179,7 +290,7 @@ class PooledCriterion(Criterion):
             return pool
         size = pool_size or self.effective_sets
         if not size:
-            if pool == "batch" or (pool is None and pools.positions == 1):
+            if pool in ("batch", "label") or (pool is None and pools.positions == 1):
                 raise ValueError(
                     f"{type(self).__name__}.calibrate: how many sets shared a log in training is not known here; say "
                     f"pool_size=, the number of rows of a training batch."
@@ -199,16 +310,39 @@ class PooledCriterion(Criterion):
         return buffers.get("class_count") is not None or buffers.get("stream") is not None
 
     def _within_stream(self, step: ClassMass, stream: Tensor) -> ClassMass:
+        layout, met = self._stream_layout, step.layout
         if len(stream) != len(step.packed()):
-            raise ValueError(
-                f"{type(self).__name__}: the stream is one of {self.num_classes} classes, but logits have "
-                f"{step.layout.classes}. Say num_classes={step.layout.classes}."
-            )
+            sizes = (layout.pools, met.pools) if self.multilabel else (layout.classes, met.classes)
+            self._check_size("the stream is one of", *sizes)
         return _from_state(step, stream).decayed(self.momentum).merge(step)
 
-    def _register_stream(self, groups: int, classes: int) -> None:
-        """Make the buffer of the stream, where the pool is one."""
-        numbers = groups + 2 * classes + 4
+    def _register_prior(self, prior: Any, size: int | None, *shape: int, streams: bool) -> None:
+        """Make the buffers of the prior that was given, or of the counts of a running one, `shape` for each class.
+
+        streams: whether the shape of the stream depends on the size too.
+        """
+        name, (unit, units) = type(self).__name__, self._unit
+        counts = isinstance(prior, str)
+        if counts and prior != "auto":
+            raise ValueError(f'{name}: prior must be ({unit[0].upper()},) numbers, "auto" or None; got {prior!r}.')
+        if size is None and (counts or streams):
+            what = 'prior "auto" counts' if counts else f'pool "{self.options.pool}" sums up'
+            raise ValueError(
+                f"{name}: {what} the targets of each {unit}, for which num_{units} must be known; got None. Say "
+                f"{name}(num_{units}=...), the size of the logits' dimension 1."
+            )
+        self.register_buffer("prior", None if counts else self._own_prior(prior, size))
+        count = torch.zeros(size or 0, *shape, dtype=torch.float64) if counts else None
+        self.register_buffer("class_count", count)
+
+    def _own_prior(self, prior: Any, size: int | None) -> Tensor | None:
+        """Return a copy of the prior that is given, checked, to be a buffer of this module; None stays None."""
+        return own_class_buffer(type(self).__name__, "prior", prior, size, positive=True)
+
+    def _register_stream(self, groups: int, layout: Layout) -> None:
+        """Make the buffer of the stream, where the pool is one, of steps of this layout and G groups a pool."""
+        self._stream_layout = layout
+        numbers = numbers_in(groups, layout.classes, layout)
         self.register_buffer("stream", torch.zeros(numbers, dtype=torch.float64) if self.streams else None)
 
     def reset_parameters(self) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from equilog.calibration import Calibration
 from equilog.calibration.correction import Correction
-from equilog.calibration.pooled import PooledCalibration
 from equilog.calibration.pools import draw_pools
 from equilog.calibration.posterior import class_correction
 from equilog.core.grouping import BlockBalance, ClassBalance, Grouping, GroupSums, as_grouping
@@ -32,7 +31,7 @@ from equilog.inputs.options import (
 from equilog.inputs.values import class_vector
 from equilog.losses.base import PooledCriterion, options_of_module, own_class_buffer
 from equilog.losses.plain import keep_plan, plain_sums
-from equilog.ops import as_compute_dtype, compute_dtype
+from equilog.ops import as_compute_dtype
 
 
 def log_balanced_cross_entropy(
@@ -317,8 +316,6 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
     """(C,) the class frequencies, where they were given."""
     weight: Tensor | None
     """(C,) the factor on each class's log, where it was given."""
-    pool_ids: Tensor | None
-    """The ids of the pools, where they were given."""
     class_count: Tensor | None
     """(C,) float64 count of the targets of training steps, where prior is "auto"."""
 
@@ -335,28 +332,18 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
     ) -> None:
         name = type(self).__name__
         checked = options_of_module(ClassOptions, name, options | {"pool": None if isinstance(pool, Tensor) else pool})
-        super().__init__(checked, num_classes=num_classes, momentum=momentum, process_group=process_group)
-        counts = isinstance(prior, str)
-        if counts and prior != "auto":
-            raise ValueError(f'{name}: prior must be (C,) numbers, "auto" or None; got {prior!r}.')
-        if num_classes is None and (counts or self.streams):
-            what = 'prior "auto" counts' if counts else 'pool "stream" sums up'
-            raise ValueError(
-                f"{name}: {what} the targets of each class, for which num_classes must be known; got None. Say "
-                f"{name}(num_classes=...), the size of the logits' dimension 1."
-            )
+        super().__init__(checked, size=num_classes, momentum=momentum, process_group=process_group)
+        self.num_classes = num_classes
         balance = checked.balance
         if isinstance(balance, Tensor):
             # A tensor of blocks is read once, here, so that nothing waits for its values in training.
             grouping = as_grouping(checked, len(balance), balance.device)
             self.options = replace(checked, balance=grouping)
-        frequencies = None if counts else prior
-        self.register_buffer("prior", own_class_buffer(name, "prior", frequencies, num_classes, positive=True))
+        self._register_prior(prior, num_classes, streams=self.streams)
         self.register_buffer("weight", own_class_buffer(name, "weight", weight, num_classes, positive=False))
         self.register_buffer("pool_ids", pool if isinstance(pool, Tensor) else None)
-        self.register_buffer("class_count", torch.zeros(num_classes or 0, dtype=torch.float64) if counts else None)
-        groups = as_grouping(self.options, num_classes or 1, torch.device("cpu")).group_count
-        self._register_stream(groups, num_classes or 0)
+        grouping = as_grouping(self.options, num_classes or 1, torch.device("cpu"))
+        self._register_stream(grouping.group_count, Layout(grouping.name, num_classes or 0, spans=True))
 
     def forward(
         self,
@@ -367,7 +354,8 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         class_mass: ClassMass | None = None,
     ) -> Tensor:
         """Return the loss in nats, and remember a training step; a part that is told its whole is not a step."""
-        options, weight = self._call_options(), self.weight
+        options: ClassOptions = self._call_options()
+        weight = self.weight
         if sample_weight is None and weight is None:
             general = partial(_general_sums, options, logits, target)
             plain = plain_sums(options, logits, target, general, counts=self.class_count is not None)
@@ -385,7 +373,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
     @torch.no_grad()
     def class_mass(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> ClassMass:
         """Return what these sets add to a step of several parts; nothing is remembered."""
-        options = self._call_options()
+        options: ClassOptions = self._call_options()
         sets = read_sets(options, logits, target, sample_weight)
         return class_sums(options, sets, self._shift(sets.logits), self.weight).mass()
 
@@ -414,7 +402,7 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         or probability targets and no compensation, the class mass is left out of it, and it is an approximation; so it
         is for inner "divergence" in pools of a few sets.
         """
-        options = self._call_options()
+        options: ClassOptions = self._call_options()
         sets = read_sets(options, logits, target, sample_weight)
         shift = self._shift(sets.logits)
         grouping = as_grouping(options, sets.classes, sets.logits.device)
@@ -440,19 +428,13 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
         # logits decide better.
         return self._calibration(factor, shift, None, balanced_by_prior=not opposites)
 
-    def uncalibrated(self) -> Calibration:
-        """Return what logits say as far as the loss alone knows: the posterior in pools of one, and of "divergence"."""
-        inner = INNERS[self.options.inner]
-        alone = self.options.pool == 1 if isinstance(self.options.pool, int) else False
-        prior = self.current_prior()
-        shift = None if prior is None else self.options.prior_strength * prior.log()
-        if alone and self.options.balance == "class":
-            like = torch.zeros(1, 1 if shift is None else len(shift)) - torch.inf
-            correction = class_correction(inner, like) if inner.gentle else None
-            return self._calibration(1.0, shift, correction, balanced_by_prior=True, alone=True)
-        factor = 1.0 if alone else inner.index_factor
-        knows = inner.separate
-        return self._calibration(factor, shift, None, balanced_by_prior=False, knows_posterior=knows)
+    def _correction_alone(self, shift: Tensor | None) -> Correction | None:
+        like = torch.zeros(1, 1 if shift is None else len(shift)) - torch.inf
+        return class_correction(INNERS[self.options.inner], like)
+
+    @property
+    def _has_log_a_class(self) -> bool:
+        return isinstance(self.options.balance, str) and self.options.balance == "class"
 
     def extra_repr(self) -> str:
         """Show the pool, balance and prior."""
@@ -464,70 +446,20 @@ class LogBalancedCrossEntropyLoss(PooledCriterion):
             f"{super().extra_repr()}"
         )
 
-    def _count(self, class_count: Callable[[], Tensor]) -> None:
-        count = self.class_count
-        if count is not None:
-            count.add_(class_count())
-
-    def _call_options(self) -> ClassOptions:
-        """The options of one call by itself: a stream pools each call whole."""
-        if self.pool_ids is not None:
-            return replace(self.options, pool=self.pool_ids)
-        return replace(self.options, pool="batch") if self.streams else self.options
-
     def current_prior(self) -> Tensor | None:
         """Return the prior that the loss adds to the logits (C,), in counts or frequencies, or None."""
         # One of each class, so that one that has not come yet is rare and not impossible.
         return self.prior if self.class_count is None else self.class_count + 1
 
-    def _shift(self, logits: Tensor) -> Tensor | None:
-        """Return what the loss adds to logits (n, C), (C,), or None."""
-        counts = self.class_count
-        if counts is None:
-            return None if self.prior is None else log_prior(self.options, self.prior, logits)
-        if len(counts) != logits.shape[1]:
-            raise ValueError(
-                f"{type(self).__name__}: the running prior counts {len(counts)} classes, but logits have "
-                f"{logits.shape[1]}. Say num_classes={logits.shape[1]}."
-            )
-        log_counts = counts.log1p()  # of the current prior
-        if self.options.prior_strength != 1.0:
-            log_counts = self.options.prior_strength * log_counts
-        return log_counts.to(logits.device, compute_dtype(logits))
+    def _log_prior(self, prior: Tensor, logits: Tensor) -> Tensor:
+        return log_prior(self.options, prior, logits)
 
-    def _calibration(
-        self,
-        factor: float,
-        shift: Tensor | None,
-        correction: Correction | None,
-        *,
-        balanced_by_prior: bool,
-        alone: bool = False,
-        knows_posterior: bool = True,
-    ) -> Calibration:
-        """Return the calibration of a loss with this shift, log prior.
+    def _log_of_prior(self, prior: Tensor) -> Tensor:
+        return prior.log()
 
-        Balanced scores are the bare logits, times the factor. Where the classes overlap, though, prior and class mass
-        balance both, which is too much; and with soft targets, whose factor is 2, the prior would come off twice. So
-        where the posterior is known the balanced scores of a loss with a prior are the posterior's with just the prior
-        taken off. So are they in pools of one, which balance nothing.
-        """
-        offset, weight = None, self.weight
-        if weight is not None and not INNERS[self.options.inner].separate:
-            # A class whose log counts twice is answered as if it were twice as frequent.
-            wide = as_compute_dtype(weight)
-            offset = -wide.clamp(min=torch.finfo(wide.dtype).tiny).log()
-        taken_off = None
-        if balanced_by_prior and (shift is not None or alone or self.options.pool == 1):
-            taken_off = torch.zeros(1) if shift is None else shift
-        if correction is None and alone:
-            factor = 1.0
-        return PooledCalibration(
-            factor=factor,
-            scale=self.options.scale,
-            shift=shift,
-            correction=correction,
-            offset=offset,
-            taken_off=taken_off,
-            knows_posterior=knows_posterior,
-        )
+    def _unweighted(self) -> Tensor | None:
+        # A class whose log counts twice is answered as if it were twice as frequent.
+        if self.weight is None:
+            return None
+        wide = as_compute_dtype(self.weight)
+        return -wide.clamp(min=torch.finfo(wide.dtype).tiny).log()

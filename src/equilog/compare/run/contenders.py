@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from equilog.baselines.registry import RECOMMENDED, Task, loss_named, losses_for
+from equilog.baselines.registry import LOSSES, RECOMMENDED, Task, loss_named, losses_for
 from equilog.compare.errors import DataError
 from equilog.compare.run.decisions import DECISIONS
 from equilog.compare.run.estimators import ESTIMATORS, estimator_from, is_installed
@@ -149,7 +149,7 @@ def chosen(
 
 def _all_losses(task: Task, *, decides: bool) -> list[Contender]:
     """Return every loss as it decides, and the best known of them with the other decisions."""
-    asked = [Contender("loss", name) for name in losses_for(task)]
+    asked = [Contender("loss", name) for name in losses_for(task) if not LOSSES[name].named_only]
     if task == "soft" or not decides:
         return asked
     # Logit adjustment is cross-entropy with the prior off.
