@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.quality.task import GRID, IGNORED, Rows, Split, Task, kept_rows
-from benchmarks.quality.train import answers, fit
+from benchmarks.quality.train import answers, cells_as_rows, fit, is_grid
 from benchmarks.quality.tuned import tuned
 from sklearn.metrics import recall_score
 from torch import Tensor
@@ -68,10 +68,11 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     """Train once and return what is to be kept of it, ready for JSON.
 
     "valid": the main metric on the validation rows. "test": all metrics on the test rows; "bare", the main one by the
-    bare logits, before any calibration; "posterior", the main one of decisions by the posterior. "drawn": accuracy and calibration of the posterior on rows whose classes are
-    as frequent as in training; "tempered", with a temperature fitted on such validation rows. "tuned", the main one
-    with one number chosen on the validation rows, None where there is no decision to move. "recall": of each class on the test rows,
-    None where there are many; "seconds": of the training.
+    bare logits, before any calibration; "posterior", the main one of decisions by the posterior. "drawn": accuracy and
+    calibration of the posterior on rows whose classes are as frequent as in training; "tempered", with a temperature
+    fitted on such validation rows. "tuned", the main one with one number chosen on the validation rows, None where
+    there is no decision to move. "recall": of each class on the test rows, None where there are many; "seconds": of
+    the training.
     """
     start = time.perf_counter()
     model, criteria = fit(task, split, setting, seed, learning_rate, weight_decay)
@@ -106,9 +107,9 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
 
 def calibrated(criterion: Criterion, logits: Tensor, target: Tensor) -> Calibration:
     """Return what a head's logits say, told without the cells of a grid that are to be left out."""
-    if not (criterion.multilabel and target.dim() == GRID):
+    if not is_grid(criterion, target):
         return criterion.calibrate(logits, target)
-    logits, target = logits[:GRIDS], target[:GRIDS]
+    logits, target = cells_as_rows(criterion, logits[:GRIDS], target[:GRIDS])
     if isinstance(criterion, MultiLabelCrossEntropyLoss):  # which must know what shared a pool
         return criterion.calibrate(logits, target, mask=target != IGNORED)
     kept = kept_rows(target)

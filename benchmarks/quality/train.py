@@ -9,7 +9,7 @@ from benchmarks.quality.settings import SETTINGS
 from benchmarks.quality.task import GRID, IGNORED, Rows, Split, Task
 from torch import Tensor, nn
 
-from equilog import init_bias_
+from equilog import MultiLabelCrossEntropyLoss, init_bias_
 from equilog.baselines.registry import TargetCounts
 from equilog.baselines.registry import Task as Kind
 from equilog.losses.criterion import Criterion
@@ -63,8 +63,22 @@ def fit(
 
 def loss_of(criterion: Criterion, logits: Tensor, target: Tensor) -> Tensor:
     """Return the loss of one head, without the cells of a grid that are to be left out."""
-    is_grid = criterion.multilabel and target.dim() == GRID
-    return criterion(logits, target, mask=target != IGNORED) if is_grid else criterion(logits, target)
+    if not is_grid(criterion, target):
+        return criterion(logits, target)
+    logits, target = cells_as_rows(criterion, logits, target)
+    return criterion(logits, target, mask=target != IGNORED)
+
+
+def is_grid(criterion: Criterion, target: Tensor) -> bool:
+    """Tell whether the labels are those of cells (N, cells, L)."""
+    return criterion.multilabel and target.dim() == GRID
+
+
+def cells_as_rows(criterion: Criterion, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the labels of a grid as (N cells, L), unless the loss pools what is in a row of the task."""
+    if isinstance(criterion, MultiLabelCrossEntropyLoss) and criterion.options.pool == "sample":
+        return logits, target
+    return logits.flatten(0, 1), target.flatten(0, 1)
 
 
 def start_at_prior(model: nn.Module, kind: Kind, counts: Sequence[TargetCounts]) -> None:

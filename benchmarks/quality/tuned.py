@@ -43,9 +43,10 @@ def tuned(
         valid: logits and target of the validation rows, (n, C) and (n,) or (n, L).
         test: the same of the test rows.
     """
-    decide = (
-        _labels(metric, calibration, *valid) if kind == "multilabel" else _classes(metric, calibration, class_count, *valid)
-    )
+    if kind == "multilabel":
+        decide = _labels(metric, calibration, *valid)
+    else:
+        decide = _classes(metric, calibration, class_count, *valid)
     logits, target = test
     return _worth(kind, metric, target, decide(logits))
 

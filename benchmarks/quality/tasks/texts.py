@@ -41,7 +41,7 @@ def texts() -> tuple[list[str], np.ndarray]:
     told = {text: next(iter(names)) for text, names in topics.items() if len(names) == 1 and text}
     names = [name for name, count in Counter(told.values()).most_common() if count >= LEAST]
     chosen = [[text for text, name in told.items() if name == topic] for topic in names]
-    return sum(chosen, []), np.repeat(np.arange(len(names)), list(map(len, chosen)))
+    return [text for texts in chosen for text in texts], np.repeat(np.arange(len(names)), list(map(len, chosen)))
 
 
 @cache

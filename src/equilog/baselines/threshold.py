@@ -16,10 +16,10 @@ CANDIDATES = 199
 class TunedThreshold(BinaryCrossEntropy):
     """Binary cross-entropy whose one threshold for all labels is the best for macro-F1 on the rows observed.
 
-    Training is that of `BinaryCrossEntropy`, and sigmoid(x) stays the posterior. `calibrate` picks, from the
-    quantiles of the logits and of the positives' logits, the threshold with the largest mean over the labels of F1 = 2 TP / (2 TP + FP + FN);
-    labels without a positive are left out. Before it the threshold is 0. Rows held out of training are the better
-    ones to observe: on those it was trained on a network is surer than it will be.
+    Training is that of `BinaryCrossEntropy`, and sigmoid(x) stays the posterior. `calibrate` picks, from the quantiles
+    of the logits and of the positives' logits, the threshold with the largest mean over the labels of F1 = 2 TP / (2 TP
+    + FP + FN); labels without a positive are left out. Before it the threshold is 0. Rows held out of training are the
+    better ones to observe: on those it was trained on a network is surer than it will be.
     `equilog.sklearn.LogBalancedClassifier` takes those it holds out for early stopping, and where it holds out none
     those it trains on.
     """
