@@ -72,8 +72,8 @@ class Task:
     """seed -> rows. Another seed is another split, or another draw; the same seed always the same rows."""
     model: Callable[[Split], nn.Module]
     """Makes the model, untrained, whose `forward` takes features and gives a tuple of logits, one for each head, or
-    bare logits where there is one: (N, C), (N, C, d1, ...), or of the target's shape where multi-label. Its random start
-    is the caller's: the generator is seeded before."""
+    bare logits where there is one: (N, C), (N, C, d1, ...), or of the shape of the target where multi-label. Its first
+    weights are the caller's: the generator is seeded before."""
     settings: tuple[str, ...]
     """Names of the settings that it is asked about, the baseline first."""
     metric: str
