@@ -51,8 +51,15 @@ class Head:
         """The logits and the target."""
         return self.logits, self.target
 
-    def metrics(self, *, temperature: float = 1.0, decide: str = "loss", kind: Kinds = "posterior") -> dict[str, float]:
-        """Return every metric, decisions being those of the loss or those of the posterior."""
+    def metrics(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        temperature: float = 1.0,
+        decide: str = "loss",
+        kind: Kinds = "posterior",
+    ) -> dict[str, float]:
+        """Return these metrics, or every one, decisions being those of the loss or those of the posterior."""
         posterior = self.calibration.probabilities(self.logits, kind, temperature).double()
         if decide == "loss":
             predicted = self.calibration.predict(self.logits)
@@ -60,8 +67,8 @@ class Head:
             predicted = (posterior > 0.5).long() if self.kind == "multilabel" else posterior.argmax(1)
         if self.kind == "multiclass":
             columns: Any = [posterior.numpy()]
-            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), columns)
-        return evaluate(self.kind, self.target.double().numpy(), predicted.numpy(), posterior.numpy())
+            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), columns, names=names)
+        return evaluate(self.kind, self.target.double().numpy(), predicted.numpy(), posterior.numpy(), names=names)
 
 
 def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float, weight_decay: float) -> Record:
@@ -78,13 +85,14 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     model, criteria = fit(task, split, setting, seed, learning_rate, weight_decay)
     seconds = time.perf_counter() - start
 
+    main = (task.metric,)
     calibrations = [criterion.uncalibrated() for criterion in criteria]
 
     def heads(rows: Rows, index: Tensor | None = None) -> list[Head]:
         part = rows if index is None else rows.take(index)
         return [Head(task.kind, *head) for head in zip(calibrations, answers(model, part), part.targets, strict=True)]
 
-    bare = _mean([head.metrics(kind="balanced") for head in heads(split.test)])[task.metric]
+    bare = _mean([head.metrics(main, kind="balanced") for head in heads(split.test)])[task.metric]
     # One threshold for all labels is chosen on rows held out of training; what pools hold is told by those trained on.
     rows = split.valid if isinstance(criteria[0], TunedThreshold) else split.train
     calibrations = [calibrated(*head) for head in zip(criteria, answers(model, rows), rows.targets, strict=True)]
@@ -92,10 +100,10 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     drawn = heads(split.test, split.test_as_drawn)
     temperature = _temperature(heads(split.valid, split.valid_as_drawn))
     return {
-        "valid": _short(_mean([head.metrics() for head in valid])[task.metric]),
+        "valid": _short(_mean([head.metrics(main) for head in valid])[task.metric]),
         "test": _short(_mean([head.metrics() for head in test])),
         "bare": _short(bare),
-        "posterior": _short(_mean([head.metrics(decide="posterior") for head in test])[task.metric]),
+        "posterior": _short(_mean([head.metrics(main, decide="posterior") for head in test])[task.metric]),
         "tuned": _tuned(task, split, valid, test),
         "drawn": _calibration(drawn, 1.0),
         "tempered": _calibration(drawn, temperature),
@@ -132,7 +140,7 @@ def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _calibration(heads: Sequence[Head], temperature: float) -> dict[str, float]:
-    mean = _mean([head.metrics(temperature=temperature, decide="posterior") for head in heads])
+    mean = _mean([head.metrics(CALIBRATION, temperature=temperature, decide="posterior") for head in heads])
     return _short({name: mean[name] for name in CALIBRATION if name in mean})
 
 

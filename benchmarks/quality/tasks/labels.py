@@ -105,7 +105,7 @@ def word_network(split: Split) -> nn.Module:
 
 SETTINGS = (
     *LABEL_PEERS,
-    *("labels-sample", "labels-4", "labels-16", "labels-batch", "labels-stream", "labels-batch-half"),
+    *("labels-sample", "labels-16", "labels-batch"),
     *("binary-cross-entropy-at-prior", "labels-sample-nll", "labels-batch-nll", "labels-sample-auto"),
 )
 IN_ORDER = (

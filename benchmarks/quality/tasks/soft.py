@@ -204,6 +204,11 @@ TASKS = [
         name="mixup-50",
         question="Unequal classes, every second training row a mixture of two: which loss finds the rare ones?",
         load=partial(draw_mixed, imbalance=50),
+        settings=(
+            *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy"),
+            *("class-batch-none", "class-16-auto"),
+            *(f"class-16-auto-{inner}" for inner in ("nll", "divergence", "power")),
+        ),
         epochs=10,
     ),
 ]
