@@ -140,7 +140,7 @@ _unequal = partial(
     settings=(
         *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy"),
         *OURS,
-        *("class-16-auto", "class-batch-auto", "pair-batch-auto"),
+        *("class-4-auto", "class-16-auto", "class-batch-auto", "pair-batch-auto"),
         *INNERS,
         *("class-16-auto-nll", "class-16-auto-divergence", "class-16-auto-power"),
     ),
@@ -206,7 +206,7 @@ TASKS = [
         load=partial(draw_mixed, imbalance=50),
         settings=(
             *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy"),
-            *("class-batch-none", "class-16-auto"),
+            *("class-batch-none", "class-4-auto", "class-16-auto"),
             *(f"class-16-auto-{inner}" for inner in ("nll", "divergence", "power")),
         ),
         epochs=10,
