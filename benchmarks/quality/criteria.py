@@ -79,7 +79,7 @@ class FocalLabels(MultilabelBaseline):
     def per_label(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the focal loss of each label, (n,)."""
         cost = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return -(torch.expm1(-cost) ** 2) * cost
+        return torch.expm1(-cost) ** 2 * cost
 
 
 class WithDice(BinaryCrossEntropy):
