@@ -2,11 +2,14 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from equilog.article import truncated
-from equilog.baselines import LDAM, ClassBalanced
+from equilog.baselines import LDAM, BinaryCrossEntropy, ClassBalanced
 from equilog.baselines.class_counts import along_classes, log_prior
+from equilog.baselines.multilabel import MultilabelBaseline
 from equilog.calibration.base import Kind
+from equilog.inputs.labels import Labels
 from equilog.losses.criterion import Criterion
 from equilog.ops import as_compute_dtype
 
@@ -65,3 +68,48 @@ class Truncated(Criterion):
         """Return the bare logits, with the prior put back for the posterior."""
         logits = as_compute_dtype(logits)
         return logits if kind == "balanced" else logits + along_classes("Truncated", self.log_prior, logits)
+
+
+class FocalLabels(MultilabelBaseline):
+    """The focal loss of each label: -(1 - p_t)^2 log p_t, p_t the probability of what is true.
+
+    Lin, Goyal, Girshick, He & Dollar, ICCV 2017, arXiv 1708.02002, of gamma 2; without alpha, which is a weight.
+    """
+
+    def per_label(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the focal loss of each label, (n,)."""
+        cost = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return torch.expm1(-cost) ** 2 * cost
+
+
+class WithDice(BinaryCrossEntropy):
+    """Binary cross-entropy plus 1 - 2 sum p t / (sum p + sum t), the sums over the call: what is done for sparse masks.
+
+    Milletari, Navab & Ahmadi, 3DV 2016, arXiv 1606.04797, with 1 added to both sums as is usual.
+    """
+
+    def total(self, labels: Labels) -> Tensor:
+        """Return the sum of both."""
+        logits, target, weight = labels.visible()
+        probability = weight * logits.sigmoid()
+        dice = (2 * (probability * target).sum() + 1) / (probability.sum() + (weight * target).sum() + 1)
+        return super().total(labels) + 1 - dice
+
+
+class SmoothAP(MultilabelBaseline):
+    """One minus the average precision of each label over the batch, its ranks counted by sigmoids.
+
+    Brown, Xie, Kalogeiton & Zisserman, ECCV 2020, arXiv 2007.12163. Of free logits the temperature is 1: they find
+    their own scale. It learns an order; 0 is no threshold.
+    """
+
+    def total(self, labels: Labels) -> Tensor:
+        """Return the mean over the labels that have a positive; 0 where none has."""
+        logits, target, _ = (values.reshape(labels.shape) for values in labels.visible())
+        above = (logits[None] - logits[:, None]).sigmoid()  # (i, j, L): j above i
+        above = above * ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)[:, :, None]
+        precision = (1 + (above * target).sum(1)) / (1 + above.sum(1))
+        positives = target.sum(0)
+        of_labels = (precision * target).sum(0) / positives.clamp(min=1)
+        present = positives > 0
+        return ((1 - of_labels) * present).sum() / present.sum().clamp(min=1)

@@ -19,7 +19,8 @@ class Plan:
     """What is to be run."""
 
     tasks: Sequence[Task]
-    seeds: int = 5
+    seeds: int | None = None
+    """Of each setting; None for what the task says."""
     quick: bool = False
     """With the middle learning rate and the first weight decay: nothing tuned."""
 
@@ -38,12 +39,16 @@ class Plan:
             for seed in self._tuned_on(task)
             for decay in self._decays(task)
         ]
-        for seed in range(self.seeds):
+        for seed in range(max(map(self.seeds_of, self.tasks), default=0)):
             yield [
                 (task, _key(task, setting, seed, *best))
                 for task, setting in self._pairs()
-                if (best := self.best(store, task, setting)) is not None
+                if seed < self.seeds_of(task) and (best := self.best(store, task, setting)) is not None
             ]
+
+    def seeds_of(self, task: Task) -> int:
+        """Return how many seeds each setting of a task gets."""
+        return task.seeds if self.seeds is None else self.seeds
 
     def best(
         self, store: Store, task: Task, setting: str, *, first_decay_only: bool = False
@@ -75,7 +80,7 @@ class Plan:
                 seed: record
                 for seed, records in sorted(by_seed.items())
                 for record in records
-                if seed < self.seeds and (record["learning_rate"], record["weight_decay"]) == best
+                if seed < self.seeds_of(task) and (record["learning_rate"], record["weight_decay"]) == best
             }
         return found
 
@@ -85,7 +90,7 @@ class Plan:
                 yield task, setting.name
 
     def _tuned_on(self, task: Task) -> range:
-        return range(min(task.tuned_on, self.seeds))
+        return range(min(task.tuned_on, self.seeds_of(task)))
 
     def _rates(self, task: Task) -> tuple[float, ...]:
         rates = task.learning_rates

@@ -17,7 +17,7 @@ from benchmarks.quality.figures import draw
 from benchmarks.quality.plan import Plan
 from benchmarks.quality.rule import recommended
 from benchmarks.quality.settings import SETTINGS
-from benchmarks.quality.store import Store
+from benchmarks.quality.store import Record, Store
 from benchmarks.quality.tasks import all_tasks
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -169,6 +169,7 @@ class Words:
     def row(self, outcome: Outcome, setting: str) -> str:
         """Return a line of a task's table."""
         name = f"**{setting}**" if setting == recommended(outcome.task) else setting
+        name += "°" if SETTINGS[setting].ours and not all(map(_is_of_today, outcome.records[setting].values())) else ""
         difference = outcome.over_baseline.get(setting)
         over, chance = "", ""
         if difference is not None:
@@ -190,6 +191,11 @@ class Words:
     def over_peer(self, verdict: Verdict) -> str:
         """Return how the recommended setting did against the best peer."""
         return self.interval(verdict.over_peer, verdict.outcome.task.metric)
+
+
+def _is_of_today(record: Record) -> bool:
+    """Tell trainings of the mean that ours have now: decisions by the posterior are kept since."""
+    return "posterior" in record
 
 
 def write_summary(outcomes: dict[str, Outcome], path: Path) -> None:

@@ -5,21 +5,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from benchmarks.quality.task import IGNORED, Rows, Split, Task
-from benchmarks.quality.train import answers, fit
+from benchmarks.quality.task import GRID, IGNORED, Rows, Split, Task, kept_rows
+from benchmarks.quality.train import answers, cells_as_rows, fit, is_grid
 from benchmarks.quality.tuned import tuned
 from sklearn.metrics import recall_score
 from torch import Tensor
 
+from equilog import MultiLabelCrossEntropyLoss
 from equilog.baselines import TunedThreshold
 from equilog.baselines.registry import Task as Kind
 from equilog.calibration import Calibration
 from equilog.calibration.base import Kind as Kinds
 from equilog.calibration.temperature import likeliest_temperature
 from equilog.compare.judge.metrics import evaluate
+from equilog.losses.criterion import Criterion
 
 CALIBRATION = ("accuracy", "nll", "brier", "calibration_error")
 """What is asked of the posterior."""
+
+GRIDS = 100
+"""Grids that tell what the logits say: of thousands of labels each, more would tell the same."""
 
 RECALLS = 60
 """The recall of each class is kept for a single head of so many classes at most."""
@@ -36,6 +41,9 @@ class Head:
         if kind == "multiclass":
             kept = target != IGNORED
             logits, target = logits.movedim(1, -1)[kept], target[kept]
+        elif target.dim() == GRID:
+            kept = kept_rows(target)
+            logits, target = logits[kept], target[kept]
         self.logits, self.target = logits, target
 
     @property
@@ -43,8 +51,15 @@ class Head:
         """The logits and the target."""
         return self.logits, self.target
 
-    def metrics(self, *, temperature: float = 1.0, decide: str = "loss", kind: Kinds = "posterior") -> dict[str, float]:
-        """Return every metric, decisions being those of the loss or those of the posterior."""
+    def metrics(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        temperature: float = 1.0,
+        decide: str = "loss",
+        kind: Kinds = "posterior",
+    ) -> dict[str, float]:
+        """Return these metrics, or every one, decisions being those of the loss or those of the posterior."""
         posterior = self.calibration.probabilities(self.logits, kind, temperature).double()
         if decide == "loss":
             predicted = self.calibration.predict(self.logits)
@@ -52,43 +67,43 @@ class Head:
             predicted = (posterior > 0.5).long() if self.kind == "multilabel" else posterior.argmax(1)
         if self.kind == "multiclass":
             columns: Any = [posterior.numpy()]
-            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), columns)
-        return evaluate(self.kind, self.target.double().numpy(), predicted.numpy(), posterior.numpy())
+            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), columns, names=names)
+        return evaluate(self.kind, self.target.double().numpy(), predicted.numpy(), posterior.numpy(), names=names)
 
 
 def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float, weight_decay: float) -> Record:
     """Train once and return what is to be kept of it, ready for JSON.
 
     "valid": the main metric on the validation rows. "test": all metrics on the test rows; "bare", the main one by the
-    bare logits, before any calibration. "drawn": accuracy and calibration of the posterior on rows whose classes are
-    as frequent as in training; "tempered", with a temperature fitted on such validation rows. "tuned", the main one
-    with one number chosen on the validation rows, None for soft targets. "recall": of each class on the test rows,
-    None where there are many; "seconds": of the training.
+    bare logits, before any calibration; "posterior", the main one of decisions by the posterior. "drawn": accuracy and
+    calibration of the posterior on rows whose classes are as frequent as in training; "tempered", with a temperature
+    fitted on such validation rows. "tuned", the main one with one number chosen on the validation rows, None where
+    there is no decision to move. "recall": of each class on the test rows, None where there are many; "seconds": of
+    the training.
     """
     start = time.perf_counter()
     model, criteria = fit(task, split, setting, seed, learning_rate, weight_decay)
     seconds = time.perf_counter() - start
 
+    main = (task.metric,)
     calibrations = [criterion.uncalibrated() for criterion in criteria]
 
     def heads(rows: Rows, index: Tensor | None = None) -> list[Head]:
         part = rows if index is None else rows.take(index)
         return [Head(task.kind, *head) for head in zip(calibrations, answers(model, part), part.targets, strict=True)]
 
-    bare = _mean([head.metrics(kind="balanced") for head in heads(split.test)])[task.metric]
+    bare = _mean([head.metrics(main, kind="balanced") for head in heads(split.test)])[task.metric]
     # One threshold for all labels is chosen on rows held out of training; what pools hold is told by those trained on.
     rows = split.valid if isinstance(criteria[0], TunedThreshold) else split.train
-    calibrations = [
-        criterion.calibrate(logits, target)
-        for criterion, logits, target in zip(criteria, answers(model, rows), rows.targets, strict=True)
-    ]
+    calibrations = [calibrated(*head) for head in zip(criteria, answers(model, rows), rows.targets, strict=True)]
     valid, test = heads(split.valid), heads(split.test)
     drawn = heads(split.test, split.test_as_drawn)
     temperature = _temperature(heads(split.valid, split.valid_as_drawn))
     return {
-        "valid": _short(_mean([head.metrics() for head in valid])[task.metric]),
+        "valid": _short(_mean([head.metrics(main) for head in valid])[task.metric]),
         "test": _short(_mean([head.metrics() for head in test])),
         "bare": _short(bare),
+        "posterior": _short(_mean([head.metrics(main, decide="posterior") for head in test])[task.metric]),
         "tuned": _tuned(task, split, valid, test),
         "drawn": _calibration(drawn, 1.0),
         "tempered": _calibration(drawn, temperature),
@@ -98,8 +113,19 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     }
 
 
+def calibrated(criterion: Criterion, logits: Tensor, target: Tensor) -> Calibration:
+    """Return what a head's logits say, told without the cells of a grid that are to be left out."""
+    if not is_grid(criterion, target):
+        return criterion.calibrate(logits, target)
+    logits, target = cells_as_rows(criterion, logits[:GRIDS], target[:GRIDS])
+    if isinstance(criterion, MultiLabelCrossEntropyLoss):  # which must know what shared a pool
+        return criterion.calibrate(logits, target, mask=target != IGNORED)
+    kept = kept_rows(target)
+    return criterion.calibrate(logits[kept], target[kept])
+
+
 def _tuned(task: Task, split: Split, valid: Sequence[Head], test: Sequence[Head]) -> float | None:
-    if task.kind == "soft":
+    if task.kind == "soft" or task.metric == "map":
         return None
     worth = [
         tuned(task.kind, task.metric, at.calibration, counts.class_count, at.rows, to.rows)
@@ -114,7 +140,7 @@ def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _calibration(heads: Sequence[Head], temperature: float) -> dict[str, float]:
-    mean = _mean([head.metrics(temperature=temperature, decide="posterior") for head in heads])
+    mean = _mean([head.metrics(CALIBRATION, temperature=temperature, decide="posterior") for head in heads])
     return _short({name: mean[name] for name in CALIBRATION if name in mean})
 
 

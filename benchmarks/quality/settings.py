@@ -2,14 +2,15 @@
 
 The names of ours say balance, pool and prior: "class-16-auto" is one log per class over 16 sets with the running prior.
 What is added at the end is anything that is not the default: "-half" for scale 0.5, "-offset" for another
-compensation, "-nll" and "-divergence" for another inner term.
+compensation, "-nll", "-divergence" and "-power" for another inner term, "-at-prior" for training that starts with the
+last layer's bias at the frequencies.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from benchmarks.quality.criteria import DeferredReweighting, Truncated
+from benchmarks.quality.criteria import DeferredReweighting, FocalLabels, SmoothAP, Truncated, WithDice
 
 from equilog import LogBalancedCrossEntropyLoss, MultiLabelCrossEntropyLoss
 from equilog.baselines import GeneralizedCrossEntropy
@@ -30,6 +31,8 @@ class Setting:
     ours: bool = False
     options: tuple[tuple[str, Any], ...] = ()
     """What it is made of, for the figures: balance, pool, prior and the rest, where it is one of ours."""
+    starts_at_prior: bool = False
+    """Whether the bias of the model's last layer is set to the frequencies of the training targets first."""
 
 
 def _peer(name: str) -> Setting:
@@ -51,16 +54,25 @@ def _balanced(pool: str | int, prior: Prior, *, balance: str = "class", also: st
     )
 
 
-def _labels(pool: str | int, *, also: str = "", **options: Any) -> Setting:
-    """A pool of q sets is one of the labels of q rows."""
+def _labels(pool: str | int, prior: Prior = "none", *, also: str = "", **options: Any) -> Setting:
+    """A pool of q sets is one of the labels of q rows, or of q cells of a grid."""
 
     def build(counts: TargetCounts) -> Criterion:
         labels = len(counts.class_count)
         size = pool * labels if isinstance(pool, int) else pool
-        return MultiLabelCrossEntropyLoss(labels, pool=size, **options)
+        return MultiLabelCrossEntropyLoss(labels, pool=size, prior="auto" if prior == "auto" else None, **options)
 
-    name = "-".join(filter(None, ("labels", str(pool), also)))
-    return Setting(name, frozenset({"multilabel"}), build, ours=True, options=(("pool", pool), *options.items()))
+    name = "-".join(filter(None, ("labels", str(pool), "auto" if prior == "auto" else "", also)))
+    shown = (("pool", pool), ("prior", prior), *options.items())
+    return Setting(name, frozenset({"multilabel"}), build, ours=True, options=shown)
+
+
+def _at_prior(setting: Setting) -> Setting:
+    return replace(setting, name=f"{setting.name}-at-prior", starts_at_prior=True)
+
+
+def _of_labels(name: str, loss: Callable[[], Criterion]) -> Setting:
+    return Setting(name, frozenset({"multilabel"}), lambda _: loss())
 
 
 def _truncated(order: int) -> Setting:
@@ -93,16 +105,20 @@ SETTINGS: dict[str, Setting] = {
         _balanced("batch", "none", also="half", scale=0.5),
         *(
             _balanced(pool, prior, also=inner, inner=inner)
-            for inner in ("nll", "divergence")
+            for inner in ("nll", "divergence", "power")
             for pool, prior in (("batch", "none"), (16, "none"), (16, "auto"), ("batch", "auto"))
         ),
         *(_truncated(order) for order in (2, 4, 16)),
-        *(_labels(pool) for pool in ("sample", 4, 16, "batch", "stream")),
+        *map(_at_prior, map(_peer, ("binary-cross-entropy", "tuned-threshold", "asymmetric", "two-way"))),
+        _at_prior(_of_labels("focal-labels", FocalLabels)),
+        _at_prior(_of_labels("with-dice", WithDice)),
+        _of_labels("smooth-ap", SmoothAP),
+        *(_labels(pool) for pool in ("sample", 4, 16, "batch", "stream", "label", "label-stream")),
+        *(_at_prior(_labels(pool)) for pool in (1, 8, 64, "sample", "batch", "label")),
+        *(_labels(pool, also="nll", inner="nll") for pool in ("sample", "batch", "label")),
+        *(_at_prior(_labels(pool, also="nll", inner="nll")) for pool in (8, "sample", "batch", "label")),
+        *(_labels(pool, "auto") for pool in (1, 8, "sample", "batch", "label")),
         _labels("batch", also="half", scale=0.5),
-        *(_labels(pool, also="auto", prior="auto") for pool in ("sample", "batch", "label")),
-        *(_labels(pool) for pool in ("label", "label-stream")),
-        *(_labels(pool, also=inner, inner=inner) for inner in ("nll", "divergence") for pool in ("batch", "label")),
-        *(_labels(pool, also="auto-nll", inner="nll", prior="auto") for pool in ("batch", "label")),
     )
 }
 """Every setting by name."""

@@ -13,6 +13,9 @@ from equilog.compare.judge.metrics import METRICS, Metric
 IGNORED = -100
 """Target of a position that is padding."""
 
+GRID = 3
+"""Dimensions of the labels of a grid: rows, cells, labels."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -22,8 +25,8 @@ class Rows:
     """(N, ...), whatever the model takes."""
     targets: tuple[Tensor, ...]
     """One tensor for each choice that the model makes (each "head"); mostly one. multiclass: int64 (N,) or (N, d1, ...)
-    class codes, positions to leave out marked `IGNORED`; multilabel: (N, L) of 0 and 1; soft: (N, C) float
-    distributions."""
+    class codes; multilabel: (N, L) of 0 and 1, or (N, cells, L) for a grid of cells a row; soft: (N, C) float
+    distributions. Positions and cells to leave out are marked `IGNORED`."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -69,8 +72,8 @@ class Task:
     """seed -> rows. Another seed is another split, or another draw; the same seed always the same rows."""
     model: Callable[[Split], nn.Module]
     """Makes the model, untrained, whose `forward` takes features and gives a tuple of logits, one for each head, or
-    bare logits where there is one: (N, C), (N, C, d1, ...), or (N, L) where multi-label. Its random start is the
-    caller's: the generator is seeded before."""
+    bare logits where there is one: (N, C), (N, C, d1, ...), or of the shape of the target where multi-label. Its first
+    weights are the caller's: the generator is seeded before."""
     settings: tuple[str, ...]
     """Names of the settings that it is asked about, the baseline first."""
     metric: str
@@ -79,6 +82,7 @@ class Task:
     batch_size: int = 128
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     weight_decays: tuple[float, ...] = (1e-2,)
+    seeds: int = 5
     tuned_on: int = 1
     """On the validation rows of how many seeds learning rate and weight decay are chosen."""
     imbalance: float | None = None
@@ -102,4 +106,10 @@ def _counts(kind: Kind, target: Tensor, classes: int) -> TargetCounts:
     if kind == "multiclass":
         kept = target[target != IGNORED]
         return TargetCounts(torch.bincount(kept, minlength=classes).double(), len(kept))
-    return TargetCounts(target.double().sum(0), len(target))
+    kept = target if target.is_floating_point() else target[kept_rows(target)]
+    return TargetCounts(kept.double().sum(0), len(kept))
+
+
+def kept_rows(target: Tensor) -> Tensor:
+    """Return which rows of labels, or which cells of a grid, are not to be left out, the shape of all but labels."""
+    return target[..., 0] != IGNORED

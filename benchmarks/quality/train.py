@@ -1,14 +1,17 @@
 """One training: AdamW, or another optimizer, with a cosine schedule, and the model of the last epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from benchmarks.quality.criteria import Scheduled
 from benchmarks.quality.settings import SETTINGS
-from benchmarks.quality.task import Rows, Split, Task
+from benchmarks.quality.task import GRID, IGNORED, Rows, Split, Task
 from torch import Tensor, nn
 
+from equilog import MultiLabelCrossEntropyLoss, init_bias_
+from equilog.baselines.registry import TargetCounts
+from equilog.baselines.registry import Task as Kind
 from equilog.losses.criterion import Criterion
 
 ADAMW = partial(torch.optim.AdamW, fused=True)
@@ -32,7 +35,10 @@ def fit(
     """
     torch.manual_seed(seed)
     model = task.model(split)
-    criteria = tuple(SETTINGS[setting].build(counts) for counts in split.counts(task.kind))
+    chosen, counts = SETTINGS[setting], split.counts(task.kind)
+    if chosen.starts_at_prior:
+        start_at_prior(model, task.kind, counts)
+    criteria = tuple(chosen.build(count) for count in counts)
     train = split.train
     steps = task.epochs * -(-len(train) // task.batch_size)
     optimizer = build_optimizer(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
@@ -45,7 +51,7 @@ def fit(
         for index in torch.randperm(len(train), generator=order).split(task.batch_size):
             rows = train.take(index)
             heads = zip(criteria, _heads(model, rows.features), rows.targets, strict=True)
-            loss = torch.stack([criterion(logits, target) for criterion, logits, target in heads]).mean()
+            loss = torch.stack([loss_of(*head) for head in heads]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -53,6 +59,37 @@ def fit(
     for module in (model, *criteria):
         module.eval()
     return model, criteria
+
+
+def loss_of(criterion: Criterion, logits: Tensor, target: Tensor) -> Tensor:
+    """Return the loss of one head, without the cells of a grid that are to be left out."""
+    if not is_grid(criterion, target):
+        return criterion(logits, target)
+    logits, target = cells_as_rows(criterion, logits, target)
+    return criterion(logits, target, mask=target != IGNORED)
+
+
+def is_grid(criterion: Criterion, target: Tensor) -> bool:
+    """Tell whether the labels are those of cells (N, cells, L)."""
+    return criterion.multilabel and target.dim() == GRID
+
+
+def cells_as_rows(criterion: Criterion, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the labels of a grid as (N cells, L), unless the loss pools what is in a row of the task."""
+    if isinstance(criterion, MultiLabelCrossEntropyLoss) and criterion.options.pool == "sample":
+        return logits, target
+    return logits.flatten(0, 1), target.flatten(0, 1)
+
+
+def start_at_prior(model: nn.Module, kind: Kind, counts: Sequence[TargetCounts]) -> None:
+    """Set the bias of the model's last layer to the frequencies of the training targets, for all heads at once."""
+    last = [layer for layer in model.modules() if isinstance(getattr(layer, "bias", None), Tensor)][-1]
+    least = 0.5  # of a class or label never seen
+    if kind == "multilabel":
+        shares = [count.class_count.clamp(min=least) / (count.rows + 1) for count in counts]
+        init_bias_(last, torch.cat(shares), task="multilabel")
+    else:  # a softmax for each head does not see what is the same for all its classes
+        init_bias_(last, torch.cat([count.class_count.clamp(min=least) for count in counts]))
 
 
 @torch.no_grad()

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equilog.baselines import TunedThreshold
 from equilog.baselines.registry import Task as Kind
+from equilog.baselines.threshold import thresholds
 from equilog.calibration import Calibration
 from equilog.compare.judge.metrics import METRICS, Outcome
+from equilog.decisions.metrics import Table, metrics
 
 Decide = Callable[[Tensor], Tensor]
 
@@ -32,7 +33,7 @@ def tuned(
 ) -> float:
     """Return the metric on the test rows with the number that is best on the validation rows.
 
-    For labels it is one threshold for all of them, the best for macro-F1; for classes the power of their frequencies.
+    For labels it is one threshold for all of them; for classes the power of their frequencies.
 
     Args:
         kind: "multiclass" or "multilabel".
@@ -42,16 +43,27 @@ def tuned(
         valid: logits and target of the validation rows, (n, C) and (n,) or (n, L).
         test: the same of the test rows.
     """
-    decide = (
-        _labels(calibration, *valid) if kind == "multilabel" else _classes(metric, calibration, class_count, *valid)
-    )
+    if kind == "multilabel":
+        decide = _labels(metric, calibration, *valid)
+    else:
+        decide = _classes(metric, calibration, class_count, *valid)
     logits, target = test
     return _worth(kind, metric, target, decide(logits))
 
 
-def _labels(calibration: Calibration, logits: Tensor, target: Tensor) -> Decide:
-    threshold = TunedThreshold().calibrate(calibration.scores(logits), target)
-    return lambda logits: threshold.predict(calibration.scores(logits))
+def _labels(metric: str, calibration: Calibration, logits: Tensor, target: Tensor) -> Decide:
+    scores, positive = calibration.scores(logits), target > 0
+    present = positive.any(0)
+    candidates = thresholds(scores, positive)
+
+    def table(threshold: Tensor) -> Table:
+        predicted = scores > threshold
+        counts = (predicted & positive, predicted, positive)
+        return Table(*(count.double().mean(0)[present].numpy() for count in counts))
+
+    worth = [float(metrics()[metric].over_labels(table(candidate))) for candidate in candidates]
+    best = candidates[int(np.argmax(worth))]
+    return lambda logits: (calibration.scores(logits) > best).long()
 
 
 def _classes(metric: str, calibration: Calibration, class_count: Tensor, logits: Tensor, target: Tensor) -> Decide:

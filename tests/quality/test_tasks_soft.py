@@ -91,3 +91,14 @@ def test_smoothing_is_of_the_training_labels_alone():
     torch.testing.assert_close(train.amin(1), torch.full((len(train),), 0.01))
     count = torch.bincount(hard)
     assert count.max() / count.min() == pytest.approx(50, rel=0.05)
+
+
+def test_every_second_row_is_a_mixture_of_two():
+    split = loaded("mixup-50")
+    (train,) = split.train.targets
+    hard, mixed = train.chunk(2)
+    assert hard.unique().tolist() == [0.0, 1.0]
+    torch.testing.assert_close(mixed.sum(1), torch.ones(len(mixed)))
+    assert (mixed > 0).sum(1).max() == 2
+    assert 0.3 < float((mixed.amax(1) < 1).float().mean()) < 0.9  # two rows may be of one class
+    assert split.test.targets[0].unique().tolist() == [0.0, 1.0]

@@ -5,11 +5,12 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
-from benchmarks.quality import treebank
+from benchmarks.quality import words
 from benchmarks.quality.task import IGNORED
 from benchmarks.quality.tasks import tokens
 from benchmarks.quality.train import answers, fit
-from benchmarks.quality.treebank import PARTS, Tagger, Vocabulary, sentences
+from benchmarks.quality.treebank import sentences
+from benchmarks.quality.words import PARTS, Tagger, Vocabulary
 from sklearn.metrics import f1_score
 
 from equilog.compare.errors import DataError
@@ -54,7 +55,7 @@ def test_missing_package_is_named(monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(treebank, "files", missing)
+    monkeypatch.setattr(words, "files", missing)
     with pytest.raises(DataError, match=r"pip install 'equilog\[data\]'"):
         sentences.__wrapped__("web", 24)
 

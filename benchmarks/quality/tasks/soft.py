@@ -19,6 +19,7 @@ TEMPERATURE = 2.0
 """What the teacher's logits are divided by, so that it says more than its first choice (Hinton et al. 2015)."""
 
 SMOOTHING = 0.1
+MIXING = 0.4
 
 
 @cache
@@ -74,18 +75,33 @@ def draw_taught(seed: int, imbalance: float, head: int) -> Split:
 
 def draw_smoothed(seed: int, imbalance: float) -> Split:
     """Return unequal garments whose training labels are smoothed; validation and test labels are not."""
-    split = draw(seed, imbalance)
+    split = as_distributions(draw(seed, imbalance))
+    (hard,) = split.train.targets
+    smoothed = (1 - SMOOTHING) * hard + SMOOTHING / CLASSES
+    return replace(split, train=Rows(split.train.features, (smoothed,)))
 
-    def as_distribution(rows: Rows, smoothing: float = 0.0) -> Rows:
-        hard = F.one_hot(rows.targets[0], CLASSES).float()
-        return Rows(rows.features, ((1 - smoothing) * hard + smoothing / CLASSES,))
 
-    return replace(
-        split,
-        train=as_distribution(split.train, SMOOTHING),
-        valid=as_distribution(split.valid),
-        test=as_distribution(split.test),
-    )
+def draw_mixed(seed: int, imbalance: float) -> Split:
+    """Return unequal garments, and beside every training row a mixture of two (Zhang et al. 2018, arXiv 1710.09412).
+
+    So half of the training rows have one class and half have two, their shares by Beta(0.4, 0.4).
+    """
+    split = as_distributions(draw(seed, imbalance))
+    rows, (hard,) = split.train.features, split.train.targets
+    rng = np.random.default_rng(seed)
+    other = torch.from_numpy(rng.permutation(len(rows)))
+    share = torch.from_numpy(rng.beta(MIXING, MIXING, (len(rows), 1))).float()
+    mixed = [share * values + (1 - share) * values[other] for values in (rows, hard)]
+    return replace(split, train=Rows(torch.cat((rows, mixed[0])), (torch.cat((hard, mixed[1])),)))
+
+
+def as_distributions(split: Split) -> Split:
+    """Return a split whose targets are distributions."""
+
+    def hard(rows: Rows) -> Rows:
+        return Rows(rows.features, (F.one_hot(rows.targets[0], CLASSES).float(),))
+
+    return replace(split, train=hard(split.train), valid=hard(split.valid), test=hard(split.test))
 
 
 TEACHER = Task(
@@ -104,7 +120,7 @@ OURS = (
     *("class-16-none", "class-batch-none", "class-batch-none-offset", "class-batch-none-uncompensated"),
     *("pair-16-none", "pair-batch-none"),
 )
-INNERS = tuple(f"class-{pool}-none-{inner}" for inner in ("nll", "divergence") for pool in (16, "batch"))
+INNERS = tuple(f"class-{pool}-none-{inner}" for inner in ("nll", "divergence", "power") for pool in (16, "batch"))
 
 _distilled = partial(
     Task,
@@ -115,6 +131,24 @@ _distilled = partial(
     batch_size=64,
     learning_rates=(3e-3, 1e-2, 3e-2),
     correlation=0.1,
+)
+
+_unequal = partial(
+    Task,
+    kind="soft",
+    model=mlp,
+    settings=(
+        *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy"),
+        *OURS,
+        *("class-4-auto", "class-16-auto", "class-batch-auto", "pair-batch-auto"),
+        *INNERS,
+        *("class-16-auto-nll", "class-16-auto-divergence", "class-16-auto-power"),
+    ),
+    metric="accuracy",
+    epochs=15,
+    learning_rates=(3e-3, 1e-2, 3e-2),
+    imbalance=50,
+    correlation=0.05,
 )
 
 TASKS = [
@@ -160,24 +194,21 @@ TASKS = [
         model=mlp,
         imbalance=50,
     ),
-    Task(
+    _unequal(
         name="smoothing-50",
-        kind="soft",
         question="Unequal classes and smoothed labels: which loss finds the rare ones?",
         load=partial(draw_smoothed, imbalance=50),
-        model=mlp,
+        version=2,
+    ),
+    _unequal(
+        name="mixup-50",
+        question="Unequal classes, every second training row a mixture of two: which loss finds the rare ones?",
+        load=partial(draw_mixed, imbalance=50),
         settings=(
             *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy"),
-            *OURS,
-            *("class-16-auto", "class-batch-auto", "pair-batch-auto"),
-            *INNERS,
-            *("class-16-auto-nll", "class-16-auto-divergence"),
+            *("class-batch-none", "class-4-auto", "class-16-auto"),
+            *(f"class-16-auto-{inner}" for inner in ("nll", "divergence", "power")),
         ),
-        metric="accuracy",
-        epochs=15,
-        learning_rates=(3e-3, 1e-2, 3e-2),
-        imbalance=50,
-        correlation=0.05,
-        version=2,
+        epochs=10,
     ),
 ]

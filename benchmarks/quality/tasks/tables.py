@@ -104,7 +104,7 @@ _task = partial(
     model=network,
     settings=(
         *("cross-entropy", "logit-adjusted", "balanced-softmax", "weighted-cross-entropy", "focal", "ldam-drw"),
-        *("class-batch-none", "class-1-auto", "class-16-auto", "class-batch-auto", "class-16-auto-nll"),
+        *("class-batch-none", "class-1-auto", "class-4-auto", "class-16-auto", "class-batch-auto", "class-16-auto-nll"),
     ),
     metric="balanced_accuracy",
     epochs=50,

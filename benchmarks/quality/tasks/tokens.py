@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 import torch
 from benchmarks.quality.task import IGNORED, Rows, Split, Task
-from benchmarks.quality.treebank import Tagger, Token, Vocabulary, frequent, sentences
+from benchmarks.quality.treebank import Token, sentences
+from benchmarks.quality.words import Tagger, Vocabulary, frequent
 from torch import nn
 
 LEAST = 40

@@ -2,7 +2,7 @@
 
 All take logits and targets (N, L), targets 0 or 1 in any dtype. x is the logit of one label, t its target,
 s = sigmoid(x). `sample_weight` is (N,); a row of weight 2 is that row twice, but for the N of a mean over rows, and
-a row of weight 0 is no row.
+a row of weight 0 is no row. Where `mask`, broadcastable to (N, L), is False, there is no label.
 """
 
 import math
@@ -31,13 +31,20 @@ class MultilabelBaseline(Criterion):
         """Return the loss of each label (n,) of logits and targets (n,) in nats."""
         raise NotImplementedError
 
-    def forward(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Return the loss in nats, a scalar in float32, or float64 where the logits are.
 
         Raises TypeError or ValueError where shapes or types do not fit.
         """
         options = LabelOptions(where=type(self).__name__, index_target=False)
-        labels = read_labels(options, logits, target, weight=None, sample_weight=sample_weight, mask=None)
+        labels = read_labels(options, logits, target, weight=None, sample_weight=sample_weight, mask=mask)
         return self.total(labels.by_value())
 
     def total(self, labels: Labels) -> Tensor:

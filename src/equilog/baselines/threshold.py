@@ -10,16 +10,16 @@ from equilog.calibration import Calibration
 from equilog.calibration.base import Kind
 
 CANDIDATES = 199
-"""Thresholds tried, at equal steps of the trained logits' distribution."""
+"""Thresholds tried at equal steps of the trained logits' distribution, and as many of the positives' alone."""
 
 
 class TunedThreshold(BinaryCrossEntropy):
     """Binary cross-entropy whose one threshold for all labels is the best for macro-F1 on the rows observed.
 
-    Training is that of `BinaryCrossEntropy`, and sigmoid(x) stays the posterior. `calibrate` picks, from the
-    quantiles of the logits, the threshold with the largest mean over the labels of F1 = 2 TP / (2 TP + FP + FN);
-    labels without a positive are left out. Before it the threshold is 0. Rows held out of training are the better
-    ones to observe: on those it was trained on a network is surer than it will be.
+    Training is that of `BinaryCrossEntropy`, and sigmoid(x) stays the posterior. `calibrate` picks, from the quantiles
+    of the logits and of the positives' logits, the threshold with the largest mean over the labels of F1 = 2 TP / (2 TP
+    + FP + FN); labels without a positive are left out. Before it the threshold is 0. Rows held out of training are the
+    better ones to observe: on those it was trained on a network is surer than it will be.
     `equilog.sklearn.LogBalancedClassifier` takes those it holds out for early stopping, and where it holds out none
     those it trains on.
     """
@@ -40,11 +40,7 @@ class TunedThreshold(BinaryCrossEntropy):
         present = positives > 0
         if not bool(present.any()):
             return chosen.uncalibrated()
-        candidates = (
-            logits.flatten()
-            .double()
-            .quantile(torch.linspace(0, 1, CANDIDATES, device=logits.device).double(), interpolation="midpoint")
-        )
+        candidates = thresholds(logits, target > 0)
 
         def macro_f1(threshold: Tensor) -> Tensor:
             predicted = (logits > threshold).to(logits)
@@ -58,3 +54,20 @@ class TunedThreshold(BinaryCrossEntropy):
     def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
         """Return the logits, less the threshold where they are to decide."""
         return logits - self.threshold if kind == "balanced" else logits
+
+
+def thresholds(logits: Tensor, positive: Tensor) -> Tensor:
+    """Return the thresholds to try for logits of which some are positive, a bool tensor of their shape.
+
+    Among the quantiles of all logits there are few or none between the positives where one label in a thousand is.
+    """
+    steps = torch.linspace(0, 1, CANDIDATES, device=logits.device).double()
+    parts = (logits.flatten(), logits[positive])
+    return torch.cat([_quantiles(part.double(), steps) for part in parts if part.numel()])
+
+
+def _quantiles(values: Tensor, steps: Tensor) -> Tensor:
+    """Return the quantiles halfway between neighbours, of more than the 16 million values that torch's takes."""
+    ordered = values.sort().values
+    place = steps * (len(ordered) - 1)
+    return (ordered[place.floor().long()] + ordered[place.ceil().long()]) / 2

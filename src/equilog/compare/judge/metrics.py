@@ -358,6 +358,7 @@ def evaluate(
     predicted: ArrayLike,
     posterior: ArrayLike | Sequence[ArrayLike],
     main: Metric | None = None,
+    names: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Return each metric of the task on n test rows, averaged over the target columns.
 
@@ -372,6 +373,7 @@ def evaluate(
         posterior: multiclass k arrays (n, C_k) of probabilities; multilabel (n, L); soft (n, C). Rows of
             class probabilities must sum to 1 within 0.001 and are divided by their sum.
         main: a metric besides, where the one that decides is none of the task's own.
+        names: the metrics to return; None for all of the task's.
 
     Raises:
         ValueError: shapes that do not fit, no rows, codes of no class, or what is no probability.
@@ -383,7 +385,8 @@ def evaluate(
         (0.75, 0.5)
     """
     outcomes = _outcomes(task, target, predicted, posterior)
-    asked = {name: METRICS[name] for name in metrics_for(task)} | ({} if main is None else {main.name: main})
+    asked = {name: METRICS[name] for name in metrics_for(task) if names is None or name in names}
+    asked |= {} if main is None else {main.name: main}
     scores = {
         name: float(np.mean([metric.scorers[task](outcome) for outcome in outcomes])) for name, metric in asked.items()
     }
