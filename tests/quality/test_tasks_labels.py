@@ -13,7 +13,9 @@ from equilog.compare.errors import DataError
 TASKS = {task.name: task for task in labels.TASKS if not task.name.endswith("-order")}
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name != "yeast")) for name in TASKS]
+)
 def task(request):
     return TASKS[request.param]
 

@@ -38,7 +38,7 @@ def taught():
     return loaded("distil-linear")
 
 
-@pytest.mark.parametrize("name", ["ratings", "distil-mlp-50", "smoothing-50"])
+@pytest.mark.parametrize("name", ["ratings", pytest.param("distil-mlp-50", marks=pytest.mark.slow), "smoothing-50"])
 def test_targets_are_distributions(name):
     split = loaded(name)
     for part in (split.train, split.valid, split.test):
@@ -55,6 +55,7 @@ def test_no_word_is_in_two_parts_and_each_was_rated_by_ten():
     torch.testing.assert_close(votes, votes.round(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_teacher_knows_what_it_teaches_and_is_not_certain(taught):
     truth = fashion.draw(0, 1, head=300).test.targets[0]
     target = taught.test.targets[0]
@@ -62,6 +63,7 @@ def test_teacher_knows_what_it_teaches_and_is_not_certain(taught):
     assert 0.3 < cross_entropy(target, target) < 1.5  # nats, of 2.3
 
 
+@pytest.mark.slow
 def test_students_rows_are_none_that_the_teacher_is_judged_on(taught):
     trained = soft.TEACHER.load(0).train.features.unique(dim=0)
     for part in (taught.valid, taught.test):
@@ -69,6 +71,7 @@ def test_students_rows_are_none_that_the_teacher_is_judged_on(taught):
         assert len(rows) - len(rows.unique(dim=0)) <= 2  # the file holds a few images twice
 
 
+@pytest.mark.slow
 def test_student_learns_from_the_teacher(taught):
     task = TASKS["distil-linear"]
     model, (criterion,) = fit(replace(task, epochs=2), taught, "class-batch-none", 0, 1e-2, 1e-2)

@@ -18,7 +18,9 @@ from equilog.compare.errors import DataError
 TASKS = {task.name: task for task in tokens.TASKS}
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name != "tags")) for name in TASKS]
+)
 def task(request):
     return TASKS[request.param]
 
