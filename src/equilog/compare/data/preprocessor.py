@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.pipeline import Pipeline
 
+from equilog.compare.data.splits import Rows
+
 BLOCK = 8_192
 """Rows that are transformed at once."""
 
@@ -24,21 +26,24 @@ class Preprocessor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, parts: Sequence[tuple[str, Pipeline, str | list[str]]]) -> None:
         self.parts = parts
 
-    def fit(self, X: pd.DataFrame, y: object = None) -> Self:
-        """Fit a copy of each pipeline on its columns of the rows."""
+    def fit(self, X: pd.DataFrame, y: object = None, rows: Rows | None = None) -> Self:
+        """Fit a copy of each pipeline on its columns of the rows, those of all if none are named."""
         del y
-        self.parts_ = [(name, clone(pipeline).fit(X[columns]), columns) for name, pipeline, columns in self.parts]
+        kept = slice(None) if rows is None else rows
+        self.parts_ = [
+            (name, clone(pipeline).fit(X[columns].iloc[kept]), columns) for name, pipeline, columns in self.parts
+        ]
         return self
 
-    def blocks(self, X: pd.DataFrame) -> Iterator[NDArray[np.float32]]:
-        """Yield the inputs of some rows after the other."""
-        for start in range(0, max(len(X), 1), BLOCK):
-            rows = X.iloc[start : start + BLOCK]
-            yield np.hstack([pipeline.transform(rows[columns]) for _, pipeline, columns in self.parts_])
+    def blocks(self, X: pd.DataFrame, rows: Rows) -> Iterator[NDArray[np.float32]]:
+        """Yield the inputs of some of these rows after the other."""
+        for start in range(0, max(len(rows), 1), BLOCK):
+            block = X.iloc[rows[start : start + BLOCK]]
+            yield np.hstack([pipeline.transform(block[columns]) for _, pipeline, columns in self.parts_])
 
     def transform(self, X: pd.DataFrame) -> NDArray[np.float32]:
         """Return the inputs (n, d) of the rows."""
-        return np.concatenate(list(self.blocks(X)))
+        return np.concatenate(list(self.blocks(X, np.arange(len(X)))))
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
         """Return the name of each input."""

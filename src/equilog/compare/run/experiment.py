@@ -327,7 +327,7 @@ def _fit(
     """Fit the preprocessing and the contender on all rows, thinned where the data set asks for it."""
     rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
     with in_this_process():
-        features = inputs(preprocessor.fit(dataset.features.iloc[rows]), dataset, rows)
+        features = inputs(preprocessor.fit(dataset.features, rows=rows), dataset, rows)
     target = dataset.target[rows]
     arguments = features, target, names, contender, settings, 0
     fitted = decide(fit(*arguments), *arguments)

@@ -87,7 +87,7 @@ def prepare(dataset: Dataset, preprocessor: Preprocessor, rows: tuple[Rows, Rows
     train, test = rows
     fitted = clone(preprocessor)
     with in_this_process():
-        fitted.fit(dataset.features.iloc[train])
+        fitted.fit(dataset.features, rows=train)
         return Split(
             seed,
             inputs(fitted, dataset, train),
@@ -99,7 +99,7 @@ def prepare(dataset: Dataset, preprocessor: Preprocessor, rows: tuple[Rows, Rows
 
 def inputs(fitted: Preprocessor, dataset: Dataset, rows: Rows) -> Features:
     """Return what a fitted preprocessor makes of some rows, where processes can share it."""
-    return shared(fitted.blocks(dataset.features.iloc[rows]), len(rows))
+    return shared(fitted.blocks(dataset.features, rows), len(rows))
 
 
 def in_this_process() -> AbstractContextManager[object]:
