@@ -100,7 +100,6 @@ class TritonIndexLogs(Differentiable):
         values, held, *kept = pooled_index_logs_of_scores(*tensors, *constants)
         keep(ctx, tensors, constants, *kept)
         ctx.mark_non_differentiable(held)
-        ctx.set_materialize_grads(False)
         return values, held
 
     @staticmethod

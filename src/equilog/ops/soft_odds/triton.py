@@ -72,7 +72,6 @@ class TritonLogOddsSums(Differentiable):
         log_sums, of_sets, residual = class_log_odds_sums(z, target, log_weight, shift, ids, *asked)
         keep(ctx, (z, target, log_weight, shift, ids), asked, log_sums, of_sets)
         ctx.mark_non_differentiable(residual)
-        ctx.set_materialize_grads(False)
         return log_sums, residual
 
     @staticmethod
