@@ -123,15 +123,15 @@ EVERY = (
     *INNERS,
 )
 SMALL = (
-    *("cross-entropy", "logit-adjusted", "balanced-softmax", "class-batch-none", "class-stream-none"),
-    *("class-4-auto", "class-16-auto", "class-batch-auto", "class-stream-auto"),
+    *("cross-entropy", "balanced-softmax", "class-batch-none", "class-stream-none"),
+    *("class-16-auto", "class-batch-auto", "class-stream-auto"),
 )
 CONVOLUTIONS = (
     *("cross-entropy", "logit-adjusted", "balanced-softmax", "ldam-drw"),
-    *("class-batch-none", "class-4-auto", "class-16-auto", "class-batch-auto", "class-16-auto-nll"),
+    *("class-batch-none", "class-16-auto", "class-batch-auto", "class-16-auto-nll"),
 )
 NOISE = (
-    *("cross-entropy", "logit-adjusted", "balanced-softmax", "generalized", "focal"),
+    *("cross-entropy", "balanced-softmax", "generalized", "focal"),
     *("class-4-none", "class-16-none", "class-batch-none", "class-batch-none-half"),
     *("class-1-auto", "class-4-auto", "class-16-auto", "class-batch-auto", "class-16-auto-half"),
     "truncated-4-known",
