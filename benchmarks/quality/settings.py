@@ -109,16 +109,15 @@ SETTINGS: dict[str, Setting] = {
             for pool, prior in (("batch", "none"), (16, "none"), (16, "auto"), ("batch", "auto"))
         ),
         *(_truncated(order) for order in (2, 4, 16)),
-        *map(_at_prior, map(_peer, ("binary-cross-entropy", "tuned-threshold", "asymmetric", "two-way"))),
+        *map(_at_prior, map(_peer, ("binary-cross-entropy", "asymmetric"))),
         _at_prior(_of_labels("focal-labels", FocalLabels)),
         _at_prior(_of_labels("with-dice", WithDice)),
         _of_labels("smooth-ap", SmoothAP),
-        *(_labels(pool) for pool in ("sample", 4, 16, "batch", "stream", "label", "label-stream")),
+        *(_labels(pool) for pool in ("sample", 16, "batch", "label")),
         *(_at_prior(_labels(pool)) for pool in (1, 8, 64, "sample", "batch", "label")),
         *(_labels(pool, also="nll", inner="nll") for pool in ("sample", "batch", "label")),
-        *(_at_prior(_labels(pool, also="nll", inner="nll")) for pool in (8, "sample", "batch", "label")),
-        *(_labels(pool, "auto") for pool in (1, 8, "sample", "batch", "label")),
-        _labels("batch", also="half", scale=0.5),
+        _at_prior(_labels("sample", also="nll", inner="nll")),
+        *(_labels(pool, "auto") for pool in (8, "sample", "label")),
     )
 }
 """Every setting by name."""
