@@ -214,8 +214,12 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             kind: "balanced" as the loss decides, so that the largest is the predicted class; "posterior" of the
                 data as drawn, where frequent classes are likelier.
         """
+        return self.predict_probas(X, [kind])[0]
+
+    def predict_probas(self, X: ArrayLike, kinds: Sequence[Kind]) -> list[Any]:
+        """Return what `predict_proba` does of each kind; the network computes once."""
         columns = self._column_logits(X)
-        return _answer([calibration.probabilities(logits, kind) for calibration, logits in columns])
+        return [_answer([calibration.probabilities(logits, kind) for calibration, logits in columns]) for kind in kinds]
 
     def decision_function(self, X: ArrayLike) -> Any:
         """Return balanced scores, shaped as `predict_proba`, or (n,) above 0 for the second of two classes."""
@@ -399,7 +403,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
                 f"StandardScaler before it) or lower learning_rate={self.learning_rate:g}."
             )
         # In the precision of training, which the buffers of the loss have.
-        trained_logits = self._logits(rows.features).float()
+        trained_logits = self._logits(rows.features, torch.float32)
         self.calibrations_ = [
             criterion.calibrate(logits, target, sample_weight=rows.weight)
             for criterion, logits, target in self.criterion_.columns(trained_logits, rows.target)
@@ -424,20 +428,20 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         for calibration in self.calibrations_:
             calibration.temperature.fill_(temperature)
 
-    def _logits(self, features: Features) -> Tensor:
+    def _logits(self, features: Features, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the logits (n, all columns' classes) of the network as it is used, not as it is trained.
 
-        In float64: in float32 a row's last digits depend on the rows it is computed with.
+        In float32 a row's last digits depend on the rows it is computed with.
         """
         for module in self._parts().values():
             module.eval()
-        weights = {name: tensor.double() for name, tensor in self.network_.state_dict().items()}
+        weights = {name: tensor.to(dtype) for name, tensor in self.network_.state_dict().items()}
         size = max(1, min(INFERENCE_ROWS, INFERENCE_VALUES // self.n_features_in_))
         # Written into one tensor: many small ones, kept beside large ones that are freed, leave holes in the heap.
-        logits = torch.empty(len(features), sum(self._targets.widths), dtype=torch.float64, device=self.device)
+        logits = torch.empty(len(features), sum(self._targets.widths), dtype=dtype, device=self.device)
         with torch.no_grad():
             for start in range(0, len(features), size):
-                part = features[start : start + size].double()
+                part = features[start : start + size].to(dtype)
                 logits[start : start + size] = functional_call(self.network_, weights, (part,))
         return logits
 

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from equilog.compare.data.columns import require_columns
 from equilog.compare.data.encoders import LARGEST_SCORE
-from equilog.compare.data.features import TRUSTED_TYPES, make_preprocessor, split_once, used_columns
+from equilog.compare.data.features import TRUSTED_TYPES, make_preprocessor, read_once, used_columns
 from equilog.compare.data.kinds import MOST_CATEGORIES, typed_table
 from equilog.compare.data.named import load
 from equilog.compare.data.tables import read_rows
@@ -197,13 +197,24 @@ def test_a_saved_preprocessor_comes_back_the_same(mixed):
     assert used_columns(restored) == used_columns(preprocessor)
 
 
-def test_text_split_once_gives_the_same_inputs_in_every_split(mixed):
+def test_a_table_read_once_gives_the_same_inputs_in_every_split(mixed):
     preprocessor, _ = make_preprocessor(mixed)
-    split = split_once(preprocessor, mixed)
-    assert split["remark"].dtype == split["word"].dtype == LISTS
+    once = read_once(preprocessor, mixed)
+    assert once["remark"].dtype == once["word"].dtype == LISTS
+    assert once["cellar"].dtype == "category"
     for rows in (slice(0, 90), slice(60, None)):
         expected = clone(preprocessor).fit(mixed[rows]).transform(mixed)
-        np.testing.assert_array_equal(clone(preprocessor).fit(split[rows]).transform(split), expected)
+        np.testing.assert_array_equal(clone(preprocessor).fit(once[rows]).transform(once), expected)
+
+
+def test_a_few_columns_at_a_time_are_fitted_as_all_are(mixed, monkeypatch):
+    preprocessor, _ = make_preprocessor(mixed)
+    together = clone(preprocessor).fit(mixed)
+    monkeypatch.setattr("equilog.compare.data.preprocessor.CELLS", 1)
+    apart = clone(preprocessor).fit(mixed)
+    assert len(apart.parts_) > len(together.parts_)
+    frames = [pd.DataFrame(one.transform(mixed), columns=one.get_feature_names_out()) for one in (together, apart)]
+    pd.testing.assert_frame_equal(*frames, check_like=True)
 
 
 def test_terms_are_those_of_scikit_learn(mixed):

@@ -1,9 +1,13 @@
+import re
+import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from equilog.compare.run import shared as module
-from equilog.compare.run.shared import shared
+from equilog.compare.run.shared import let_go, shared
 
 
 def test_a_large_array_is_in_a_file_that_goes_with_it(tmp_path, monkeypatch):
@@ -18,3 +22,22 @@ def test_a_large_array_is_in_a_file_that_goes_with_it(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
     del array
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the pages of a process")
+def test_an_array_let_go_takes_no_memory_until_it_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = np.ones((1000, 500), dtype=np.float32)
+    array = shared([rows], 1000)
+
+    def resident() -> int:
+        [kilobytes] = re.findall(rf"{tmp_path}.*?\nRss: +(\d+)", Path("/proc/self/smaps").read_text(), re.DOTALL)
+        return int(kilobytes)
+
+    assert array.sum() == rows.sum()
+    assert resident() >= rows.nbytes // 1024
+    let_go(array[10:].reshape(-1))
+    assert resident() == 0
+    np.testing.assert_array_equal(array, rows)
+    let_go(rows)
+    assert rows.all()

@@ -108,10 +108,15 @@ class Categories(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return [X[name] for name in X.columns]
 
 
+def as_categories(column: pd.Series) -> pd.Series:
+    """Return a column of names with each kept once; one that is so already stays as it is."""
+    return column if isinstance(column.dtype, pd.CategoricalDtype) else plain(column).astype("category")
+
+
 def _named(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
     """Return each cell's name as the place of one, and the names; the last one, at -1, is that of missing cells."""
-    codes, distinct = pd.factorize(plain(column))
-    cells = pd.Series(distinct)
+    categories = as_categories(column).cat
+    cells = plain(categories.categories.to_series())
     parsed = pd.to_numeric(cells, errors="coerce")
-    names = as_text(parsed).where(parsed.notna(), as_text(cells)).to_numpy(object)
-    return codes, np.append(names, "")
+    names = as_text(parsed).where(parsed.notna(), as_text(cells)).fillna("").to_numpy(object)
+    return np.asarray(categories.codes, np.int64), np.append(names, "")

@@ -12,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from equilog.compare.data.columns import plain
 from equilog.compare.data.dates import ISO, NAMES
-from equilog.compare.data.encoders import Categories, DateParts, to_numbers, to_scores
+from equilog.compare.data.encoders import Categories, DateParts, as_categories, to_numbers, to_scores
 from equilog.compare.data.kinds import MOST_CATEGORIES, Column, Kind, is_sentences, typed_table
 from equilog.compare.data.numerals import MARKS
 from equilog.compare.data.preprocessor import Preprocessor
@@ -95,10 +95,15 @@ def make_preprocessor(
     return Preprocessor(parts), tuple(notes)
 
 
-def split_once(preprocessor: Preprocessor, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns with text as its terms, which then are not split anew each time the preprocessor is fitted."""
-    texts = {columns: pipeline[0] for _, pipeline, columns in preprocessor.parts if isinstance(columns, str)}
-    return frame.assign(**{name: step.transform(frame[name]) for name, step in texts.items()})
+def read_once(preprocessor: Preprocessor, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns with done to them what needs no fitting: text as its terms, names as categories."""
+    done: dict[str, pd.Series] = {}
+    for _, pipeline, columns in preprocessor.parts:
+        if isinstance(columns, str):
+            done[columns] = pipeline[0].transform(frame[columns])
+        elif isinstance(pipeline[0], Categories):
+            done |= {name: as_categories(frame[name]) for name in columns}
+    return frame.assign(**done)
 
 
 def used_columns(preprocessor: Preprocessor) -> list[str]:

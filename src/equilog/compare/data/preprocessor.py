@@ -14,13 +14,16 @@ from equilog.compare.data.splits import Rows
 BLOCK = 8_192
 """Rows that are transformed at once."""
 
+CELLS = 2**20
+"""Cells that a pipeline is fitted to at once, or one column: scikit-learn's copy what they are given several times."""
+
 
 class Preprocessor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """What scikit-learn's ColumnTransformer does, without holding the inputs of all rows twice or while it is fitted.
 
     Args:
-        parts: a name, a pipeline to a dense float32 array, and the columns that it takes: a list of them, or one name
-            where it takes a series.
+        parts: a name, a pipeline to a dense float32 array, and the columns that it takes: one name where it takes a
+            series, or a list of them, which it must take each by itself.
     """
 
     def __init__(self, parts: Sequence[tuple[str, Pipeline, str | list[str]]]) -> None:
@@ -29,9 +32,11 @@ class Preprocessor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: pd.DataFrame, y: object = None, rows: Rows | None = None) -> Self:
         """Fit a copy of each pipeline on its columns of the rows, those of all if none are named."""
         del y
-        kept = slice(None) if rows is None else rows
+        kept = np.arange(len(X)) if rows is None else rows
         self.parts_ = [
-            (name, clone(pipeline).fit(X[columns].iloc[kept]), columns) for name, pipeline, columns in self.parts
+            (name, clone(pipeline).fit(X[some].iloc[kept]), some)
+            for name, pipeline, columns in self.parts
+            for some in _a_few_at_a_time(columns, CELLS // max(1, len(kept)) or 1)
         ]
         return self
 
@@ -50,3 +55,10 @@ class Preprocessor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         del input_features
         names = [f"{part}__{name}" for part, pipeline, _ in self.parts_ for name in pipeline.get_feature_names_out()]
         return np.asarray(names, dtype=object)
+
+
+def _a_few_at_a_time(columns: str | list[str], most: int) -> Iterator[str | list[str]]:
+    if isinstance(columns, str):
+        yield columns
+    else:
+        yield from (columns[start : start + most] for start in range(0, len(columns), most))

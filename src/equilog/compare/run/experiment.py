@@ -18,7 +18,7 @@ from joblib.externals.loky import get_reusable_executor
 from equilog._version import __version__
 from equilog.compare.data.cautions import cautions
 from equilog.compare.data.dataset import Dataset
-from equilog.compare.data.features import make_preprocessor, split_once
+from equilog.compare.data.features import make_preprocessor, read_once
 from equilog.compare.data.preprocessor import Preprocessor
 from equilog.compare.data.splits import TEST_FRACTION, Splits, splits_of
 from equilog.compare.errors import DataError
@@ -187,7 +187,7 @@ def compare(
         write_report(folder / "report.html", results, records)
         return results
 
-    dataset = replace(dataset, features=split_once(preprocessor, dataset.features))
+    dataset = replace(dataset, features=read_once(preprocessor, dataset.features))
     with one_thread():
         try:
             for outcomes in _outcomes(dataset, preprocessor, names, splits, run_settings, wanted, jobs):

@@ -7,6 +7,7 @@ from equilog.compare.run.answers import TargetNames
 from equilog.compare.run.contenders import Contender
 from equilog.compare.run.lifeline import end_with
 from equilog.compare.run.one_run import Failure, RunSettings, Split, attempt, in_this_process
+from equilog.compare.run.shared import give_back
 
 
 def attempt_for(
@@ -22,5 +23,8 @@ def attempt_for(
     end_with(parent)
     if split is None:
         return []
-    with in_this_process():
-        return attempt(split, names, contenders, settings)
+    try:
+        with in_this_process():
+            return attempt(split, names, contenders, settings)
+    finally:
+        give_back()

@@ -103,13 +103,11 @@ class FittedNetwork:
 
     def answers(self, features: Features) -> Answers:
         """Return what it says of rows (n, d)."""
-        return Answers(
-            self.names.task, self._probabilities(features, "posterior"), self._probabilities(features, "balanced")
-        )
+        posterior, balanced = self.model.predict_probas(features, ["posterior", "balanced"])
+        return Answers(self.names.task, self._of_targets(posterior), self._of_targets(balanced))
 
-    def _probabilities(self, features: Features, kind: Any) -> list[Array]:
+    def _of_targets(self, said: Any) -> list[Array]:
         """Return the probabilities of each target, 0 for classes that its training rows had none of."""
-        said = self.model.predict_proba(features, kind)
         if self.names.task != "multiclass":
             return [said]
         columns, known = (said, self.model.classes_) if isinstance(said, list) else ([said], [self.model.classes_])

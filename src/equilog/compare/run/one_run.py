@@ -22,7 +22,7 @@ from equilog.compare.run.answers import Answers, Array, TargetNames, frequencies
 from equilog.compare.run.contenders import Contender
 from equilog.compare.run.decisions import decided_by, learnt, prior_off
 from equilog.compare.run.models import Features, Fitted, Model, ModelSettings
-from equilog.compare.run.shared import shared
+from equilog.compare.run.shared import let_go, shared
 from equilog.decisions.decide import Decision
 from equilog.sklearn.threads import one_thread
 
@@ -130,6 +130,7 @@ def attempt(
     if isinstance(fitted, Failure):
         return [Failure(contender.name, fitted.reason) for contender in contenders]
     seconds = time.perf_counter() - start
+    let_go(split.train_features)
 
     def tested(contender: Contender) -> RunRecord:
         start = time.perf_counter()
