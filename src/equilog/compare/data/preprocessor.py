@@ -14,7 +14,7 @@ from equilog.compare.data.splits import Rows
 BLOCK = 8_192
 """Rows that are transformed at once."""
 
-CELLS = 2**20
+CELLS = 2**19
 """Cells that a pipeline is fitted to at once, or one column: scikit-learn's copy what they are given several times."""
 
 
