@@ -17,7 +17,7 @@ from equilog.baselines.registry import Task as Kind
 from equilog.calibration import Calibration
 from equilog.calibration.base import Kind as Kinds
 from equilog.calibration.temperature import likeliest_temperature
-from equilog.compare.judge.metrics import evaluate
+from equilog.compare.judge.metrics import evaluate, metrics_for
 from equilog.losses.criterion import Criterion
 
 CALIBRATION = ("accuracy", "nll", "brier", "calibration_error")
@@ -65,10 +65,11 @@ class Head:
             predicted = self.calibration.predict(self.logits)
         else:
             predicted = (posterior > 0.5).long() if self.kind == "multilabel" else posterior.argmax(1)
+        metrics = [metric for name, metric in metrics_for(self.kind).items() if names is None or name in names]
         if self.kind == "multiclass":
             columns: Any = [posterior.numpy()]
-            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), columns, names=names)
-        return evaluate(self.kind, self.target.double().numpy(), predicted.numpy(), posterior.numpy(), names=names)
+            return evaluate(self.kind, self.target[:, None].numpy(), predicted[:, None].numpy(), columns, metrics)
+        return evaluate(self.kind, self.target.double().numpy(), predicted.numpy(), posterior.numpy(), metrics)
 
 
 def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float, weight_decay: float) -> Record:
@@ -88,17 +89,22 @@ def run(task: Task, split: Split, setting: str, seed: int, learning_rate: float,
     main = (task.metric,)
     calibrations = [criterion.uncalibrated() for criterion in criteria]
 
-    def heads(rows: Rows, index: Tensor | None = None) -> list[Head]:
-        part = rows if index is None else rows.take(index)
-        return [Head(task.kind, *head) for head in zip(calibrations, answers(model, part), part.targets, strict=True)]
+    valid_logits, test_logits = answers(model, split.valid), answers(model, split.test)
 
-    bare = _mean([head.metrics(main, kind="balanced") for head in heads(split.test)])[task.metric]
+    def heads(rows: Rows, logits: Sequence[Tensor], index: Tensor | None = None) -> list[Head]:
+        chosen = slice(None) if index is None else index
+        return [
+            Head(task.kind, calibration, said[chosen], target[chosen])
+            for calibration, said, target in zip(calibrations, logits, rows.targets, strict=True)
+        ]
+
+    bare = _mean([head.metrics(main, kind="balanced") for head in heads(split.test, test_logits)])[task.metric]
     # One threshold for all labels is chosen on rows held out of training; what pools hold is told by those trained on.
     rows = split.valid if isinstance(criteria[0], TunedThreshold) else split.train
     calibrations = [calibrated(*head) for head in zip(criteria, answers(model, rows), rows.targets, strict=True)]
-    valid, test = heads(split.valid), heads(split.test)
-    drawn = heads(split.test, split.test_as_drawn)
-    temperature = _temperature(heads(split.valid, split.valid_as_drawn))
+    valid, test = heads(split.valid, valid_logits), heads(split.test, test_logits)
+    drawn = heads(split.test, test_logits, split.test_as_drawn)
+    temperature = _temperature(heads(split.valid, valid_logits, split.valid_as_drawn))
     return {
         "valid": _short(_mean([head.metrics(main) for head in valid])[task.metric]),
         "test": _short(_mean([head.metrics() for head in test])),

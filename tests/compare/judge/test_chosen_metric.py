@@ -22,7 +22,7 @@ def two_classes():
 
 
 def value(choice: MetricChoice, arguments) -> float:
-    return evaluate("multiclass", *arguments, choice.metric())[choice.name]
+    return evaluate("multiclass", *arguments, [choice.metric()])[choice.name]
 
 
 def test_metrics_are_those_of_the_books(two_classes):

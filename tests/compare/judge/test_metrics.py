@@ -66,7 +66,7 @@ def test_each_task_has_its_main_metric_first_and_every_metric_is_evaluated(digit
     for task in TASKS:
         two_classes = {"average_precision", "roc_auc"} if task == "multiclass" else set()
         assert list(scores[task]) == [name for name in metrics_for(task) if name not in two_classes]
-        assert metrics_for(task)[0] == MAIN_METRIC[task]
+        assert next(iter(metrics_for(task))) == MAIN_METRIC[task]
     assert {name for task in TASKS for name in metrics_for(task)} == set(METRICS)
 
 

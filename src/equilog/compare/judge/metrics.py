@@ -341,15 +341,15 @@ MAIN_METRIC: dict[Task, str] = {"multiclass": "balanced_accuracy", "multilabel":
 """The metric that decides where none is chosen, for each task."""
 
 
-def metrics_for(task: Task) -> list[str]:
-    """Return the names of the task's metrics, the main one first.
+def metrics_for(task: Task) -> dict[str, Metric]:
+    """Return the task's metrics by name, the main one first.
 
     Example:
-        >>> metrics_for("soft")
+        >>> list(metrics_for("soft"))
         ['kl', 'macro_f1', 'accuracy', 'nll', 'calibration_error', 'brier']
     """
-    main = MAIN_METRIC[task]
-    return [main, *(metric.name for metric in METRICS.values() if task in metric.scorers and metric.name != main)]
+    main = METRICS[MAIN_METRIC[task]]
+    return {main.name: main} | {name: metric for name, metric in METRICS.items() if task in metric.scorers}
 
 
 def evaluate(
@@ -357,10 +357,9 @@ def evaluate(
     target: ArrayLike,
     predicted: ArrayLike,
     posterior: ArrayLike | Sequence[ArrayLike],
-    main: Metric | None = None,
-    names: Sequence[str] | None = None,
+    metrics: Iterable[Metric] | None = None,
 ) -> dict[str, float]:
-    """Return each metric of the task on n test rows, averaged over the target columns.
+    """Return metrics of n test rows by name, averaged over the target columns.
 
     A class or label that no test row has takes no part in the averages over classes. A metric that the test
     rows leave undefined (macro F1 of labels without a single positive, ROC AUC of three classes) is left out.
@@ -372,8 +371,7 @@ def evaluate(
         predicted: multiclass (n, k) class codes; multilabel (n, L) of 0 and 1; soft (n,) class codes.
         posterior: multiclass k arrays (n, C_k) of probabilities; multilabel (n, L); soft (n, C). Rows of
             class probabilities must sum to 1 within 0.001 and are divided by their sum.
-        main: a metric besides, where the one that decides is none of the task's own.
-        names: the metrics to return; None for all of the task's.
+        metrics: what is asked; None for all of the task's own.
 
     Raises:
         ValueError: shapes that do not fit, no rows, codes of no class, or what is no probability.
@@ -385,8 +383,7 @@ def evaluate(
         (0.75, 0.5)
     """
     outcomes = _outcomes(task, target, predicted, posterior)
-    asked = {name: METRICS[name] for name in metrics_for(task) if names is None or name in names}
-    asked |= {} if main is None else {main.name: main}
+    asked = metrics_for(task) if metrics is None else {metric.name: metric for metric in metrics}
     scores = {
         name: float(np.mean([metric.scorers[task](outcome) for outcome in outcomes])) for name, metric in asked.items()
     }

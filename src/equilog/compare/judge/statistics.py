@@ -12,7 +12,7 @@ from equilog.compare.data.dataset import Dataset
 from equilog.compare.judge.choice import Complexity, choice
 from equilog.compare.judge.chosen_metric import MetricChoice, default_metric
 from equilog.compare.judge.intervals import estimate, holm, p_value
-from equilog.compare.judge.metrics import METRICS, metrics_for
+from equilog.compare.judge.metrics import metrics_for
 from equilog.compare.judge.records import DataSummary, Difference, Interval, Results, RunRecord
 from equilog.compare.judge.resolution import resolution
 from equilog.compare.judge.verdict import given_up, verdict
@@ -50,7 +50,7 @@ def summarise(
     """
     deciding = (metric or default_metric(dataset.task)).metric()
     main = deciding.name
-    known = {main: deciding} | {name: METRICS[name] for name in metrics_for(dataset.task) if name != main}
+    known = {main: deciding} | metrics_for(dataset.task)
     runs = list(runs)
     scores = _scores(runs, main)
     row = {name: resolution(of, runs) for name, of in known.items()}

@@ -16,7 +16,7 @@ from equilog.compare.data.preprocessor import Preprocessor
 from equilog.compare.data.splits import Rows
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import MetricChoice
-from equilog.compare.judge.metrics import class_records, evaluate, reliability
+from equilog.compare.judge.metrics import class_records, evaluate, metrics_for, reliability
 from equilog.compare.judge.records import RunRecord
 from equilog.compare.run.answers import Answers, Array, TargetNames, frequencies
 from equilog.compare.run.contenders import Contender
@@ -205,7 +205,7 @@ def record(
     return {
         "loss": contender.name,
         "seed": split.seed,
-        "metrics": evaluate(*arguments, settings.metric.metric()),
+        "metrics": evaluate(*arguments, [*metrics_for(names.task).values(), settings.metric.metric()]),
         "classes": class_records(
             names.task, split.train_target, split.test_target, predicted, names.targets, names.classes
         ),
