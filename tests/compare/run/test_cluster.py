@@ -34,7 +34,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as started,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as started,
         distributed.Client(started, set_as_default=False) as client,
     ):
         yield client
@@ -84,7 +84,7 @@ def test_a_cluster_that_is_not_there_or_has_no_worker_is_told(monkeypatch):
     with pytest.raises(DataError, match="no Dask scheduler answers there"), on_cluster("tcp://127.0.0.1:9"):
         pass
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty,
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
         pytest.raises(DataError, match=r"has no worker\. Start some: dask worker"),
         on_cluster(empty.scheduler_address),
     ):
