@@ -99,7 +99,8 @@ def test_a_page_opened_as_a_file_finds_words_of_others_and_changes_its_colours(s
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto((site / "losses" / "index.html").as_uri())
-        page.fill(".md-search__input", "strictly proper")
+        # Key by key: the page listens to keys, and to what stands there when the field is first entered.
+        page.locator(".md-search__input").press_sequentially("strictly proper")
         page.wait_for_selector(".md-search-result__item a[href*='glossary.html']")
         page.keyboard.press("Escape")
         schemes = set()
