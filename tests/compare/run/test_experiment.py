@@ -301,7 +301,12 @@ def test_where_the_best_turns_out_to_run_code_the_next_best_is_saved(kinds, tmp_
     contenders, _ = chosen("multiclass", losses=["cross-entropy"], models=[near, bayes, logistic])
     plan = replace(PLAN, contenders=contenders, seeds=5, model=replace(QUICK, max_epochs=1))
     compare(kinds["multiclass"], plan, Path("out"), jobs=1)
-    values = {"cross-entropy": LOW, near: [value + 0.01 for value in HIGH], bayes: HIGH, logistic: [v + 0.01 for v in LOW]}
+    values = {
+        "cross-entropy": LOW,
+        near: [value + 0.01 for value in HIGH],
+        bayes: HIGH,
+        logistic: [v + 0.01 for v in LOW],
+    }
     comparison = summed_up_again(kinds["multiclass"], plan, Path("out"), values)
     saved = comparison.results["saved"]
     assert (saved["best"], saved["name"]) == (near, logistic)
@@ -313,6 +318,7 @@ def test_where_the_best_turns_out_to_run_code_the_next_best_is_saved(kinds, tmp_
     asked = compare(kinds["multiclass"], replace(plan, save=near), Path("out"), jobs=1, resume=True)
     assert asked.model is None
     assert [failure.loss for failure in asked.failures] == [near]
+    assert asked.results["saved"]["reason"].startswith("as asked by --save, but it cannot be saved: it is made of")
     with pytest.raises(DataError, match=rf"--save: {bayes} cannot be saved: it is made of my_neighbours\.Bayes"):
         compare(kinds["multiclass"], replace(plan, save=bayes), Path("new"), jobs=1)
     assert not Path("new").exists()

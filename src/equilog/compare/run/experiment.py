@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -183,7 +184,8 @@ def compare(
             | unstorable,
         )
         if plan.save is not None and plan.save in results["losses"]:
-            results["saved"] |= {"name": plan.save, "reason": "as asked by --save"}
+            but = f", but it cannot be saved: {unstorable[plan.save]}" if plan.save in unstorable else ""
+            results["saved"] |= {"name": plan.save, "reason": f"as asked by --save{but}"}
         results["splits"] = splits.summary
         results["data"]["notes"] += notes
         results["provenance"] = _provenance(plan, settings, records)
@@ -191,6 +193,9 @@ def compare(
         write_tables(folder / TABLES, results, records)
         write_report(folder / "report.html", results, records)
         return results
+
+    def fitted_and_saved(contender: Contender) -> Path:
+        return bundle.save(_fit(dataset, preprocessor, names, contender, run_settings), folder / "model")
 
     dataset = replace(dataset, features=read_once(preprocessor, dataset.features))
     with one_thread():
@@ -209,21 +214,16 @@ def compare(
         results = summed_up()
         model: Path | Failure | None = None
         while not interrupted and model is None:
-            name = results["saved"]["name"]
-            best = by_name()[name]
+            best = by_name()[results["saved"]["name"]]
             try:
-                model = attempted(
-                    name,
-                    "all rows",
-                    lambda: bundle.save(_fit(dataset, preprocessor, names, best, run_settings), folder / "model"),  # noqa: B023
-                )
+                model = attempted(best.name, "all rows", partial(fitted_and_saved, best))
             except NotStorableError as error:
-                if name == plan.save or name in unstorable:
-                    model = Failure(name, f"{name} cannot be saved: {error}")
-                    continue
                 # What a user's own model is made of is known only once it is trained.
-                unstorable |= {other.name: str(error) for other in plan.contenders if other.trained == best.trained}
+                alike = [one for one in by_name().values() if (one.kind, one.trained) == (best.kind, best.trained)]
+                unstorable |= {one.name: str(error) for one in alike}
                 results = summed_up()
+                if results["saved"]["name"] == best.name:
+                    model = Failure(best.name, f"{best.name} cannot be saved: {error}")
         if isinstance(model, Failure):
             ended(model)
         elif model is not None:

@@ -68,7 +68,7 @@ def write(model: Fitted, folder: Path) -> dict[str, Any]:
         try:
             tensors, config = model.model.to_state()
         except ValueError as error:
-            raise NotStorableError(str(error)) from error
+            raise NotStorableError("it predicts by the scores or calibrate of its loss, which are code") from error
         # safetensors' own files are for their owner alone; a model is to be handed on.
         (folder / WEIGHTS).write_bytes(as_bytes(tensors))
         return {"classifier": config}
