@@ -100,7 +100,7 @@ def describe(dataset: Dataset) -> DataSummary:
     return {
         "name": dataset.name,
         "rows": len(dataset.features),
-        "features": dataset.features.shape[1],
+        "features": len(dataset.used),
         "classes": {
             target: {name: float(rows) for name, rows in zip(names, count, strict=True)}
             for target, names, count in zip(dataset.target_names, dataset.class_names, counts, strict=True)
