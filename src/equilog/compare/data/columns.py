@@ -41,7 +41,7 @@ def plain(column: pd.Series) -> pd.Series:
         case "string" | "boolean" | "empty" | "mixed-integer":
             return _stripped(as_text(column))
         case "decimal" | "integer" | "floating" | "mixed-integer-float":
-            return _whole(pd.to_numeric(column).astype(np.float64), column.notna().all() and kind == "integer")
+            return _whole(pd.to_numeric(column).astype(np.float64), integers=kind == "integer")
         case "date" | "datetime":
             return pd.to_datetime(column, utc=True)
         case "mixed" if column.map(lambda value: isinstance(value, str | bool | int | float), na_action="ignore").all():
@@ -64,7 +64,7 @@ def _plain_arrow(column: pd.Series, kind: pa.DataType) -> pd.Series:
         ticks = column.astype(pd.ArrowDtype(pa.int32() if kind.bit_width == 32 else pa.int64()))
         return _floats(ticks) / {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _whole(_floats(column), pa.types.is_integer(kind) and column.notna().all())
+        return _whole(_floats(column), integers=pa.types.is_integer(kind))
     raise _unusable(column, str(kind))
 
 
@@ -72,9 +72,9 @@ def _floats(column: pd.Series) -> pd.Series:
     return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index, name=column.name)
 
 
-def _whole(column: pd.Series, is_whole: bool) -> pd.Series:
-    """Return numbers as whole ones where they are: those that count the rows are to be told from amounts."""
-    return column.astype(np.int64) if is_whole and column.abs().max() < 2**53 else column
+def _whole(column: pd.Series, *, integers: bool) -> pd.Series:
+    """Return integers without a gap as such: those that count the rows are to be told from amounts."""
+    return column.astype(np.int64) if integers and (column.abs() < 2**53).all() else column
 
 
 def _unusable(column: pd.Series, kind: str) -> DataError:
