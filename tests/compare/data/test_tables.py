@@ -275,6 +275,10 @@ def test_records_and_embeddings_of_parquet_are_spread(tmp_path):
     assert table.groups == {"embedding": ["embedding_0", "embedding_1"]}
     assert table.frame[["embedding_0", "embedding_1"]].to_numpy().tolist() == [[0.5, 1.0], [1.5, 2.0]]
     assert list(read_rows(path)) == list(table.frame)
+    frame.to_json(tmp_path / "nested.jsonl", orient="records", lines=True)
+    assert {"meta.lang", "meta.size.mm"} < set(read_rows(tmp_path / "nested.jsonl"))
+    with pytest.raises(DataError, match='"embedding" holds values of type list'):
+        load_table(tmp_path / "nested.jsonl", target=["y"])
     # What cannot be spread stops everything, until it is left out as the error says.
     with pytest.raises(DataError, match="leave it out by --types uneven=ignore"):
         load_table(path, target=["y"])

@@ -47,7 +47,8 @@ def plain(column: pd.Series) -> pd.Series:
         case "mixed" if column.map(lambda value: isinstance(value, str | bool | int | float), na_action="ignore").all():
             return _stripped(as_text(column))
         case _:
-            raise _unusable(column, kind)
+            odd = (type(cell).__name__ for cell in column.dropna() if not isinstance(cell, str | bool | int | float))
+            raise _unusable(column, next(odd, kind))
 
 
 def _plain_arrow(column: pd.Series, kind: pa.DataType) -> pd.Series:

@@ -3,9 +3,10 @@
 import json
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,9 +85,18 @@ def _read_json_lines(path: Path, encoding: str | None) -> Table:
                 raise DataError(f"{path.name}: line {number} is no JSON: {error}.") from error
             if not isinstance(record, dict):
                 raise DataError(f'{path.name}: line {number} is no object. Write a row as {{"column": value}}.')
-            records.append(record)
+            records.append(dict(_flat(record)))
     # As objects: a whole number stays one though another row lacks it.
     return Table(_named(pd.DataFrame(records, dtype=object)))
+
+
+def _flat(record: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a record by name, those of a record in it by both names, as Parquet's are."""
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{within}{name}.")
+        else:
+            yield f"{within}{name}", value
 
 
 def _read_excel(path: Path, encoding: str | None) -> Table:
