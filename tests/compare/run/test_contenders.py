@@ -1,5 +1,6 @@
 """Contenders: which there are, that each can be trained, judged, saved and loaded, and that none learns from a test."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_what_is_left_out_is_said():
     assert not any(contender.base == "hist-gb" for contender in many)
     assert "hist-gb" in notes[0]
     assert "--models" in notes[0]
+
+
+def test_a_package_that_cannot_be_imported_is_left_out_and_named(tmp_path, monkeypatch):
+    (tmp_path / "lightgbm.py").write_text("raise OSError('libgomp.so.1: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    found, notes = chosen("multiclass", models=["all"], sizes=[3])
+    assert not any(contender.base == "lightgbm" for contender in found)
+    assert notes[0].startswith("Left out, since its package cannot be imported: lightgbm (OSError: libgomp.so.1")
+    with pytest.raises(DataError, match='"lightgbm" needs the package lightgbm, which cannot be imported: OSError'):
+        chosen("multiclass", models=["lightgbm"], sizes=[3])
 
 
 def test_names_are_taken_one_by_one():
