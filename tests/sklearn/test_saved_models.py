@@ -5,12 +5,17 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load, save
 from sklearn.base import clone
 from tests.sklearn.toys import KINDS, Data, flat, quick, task_of
+from torch import Tensor, nn
 
 from equilog.baselines import CrossEntropy
 from equilog.baselines.registry import losses_for
+from equilog.calibration.base import Kind
+from equilog.losses.criterion import Criterion
+from equilog.losses.multiclass import LogBalancedCrossEntropyLoss
 from equilog.sklearn import LogBalancedClassifier
 
 
@@ -55,13 +60,40 @@ def test_state_without_pickle_gives_the_same_model(tasks: dict[str, Data], kind:
         twin.partial_fit(X, y)
 
 
-def test_a_loss_given_as_a_module_trains_but_has_no_state(digits: Data) -> None:
-    X, y = digits
-    loss = CrossEntropy()
+class Steep(CrossEntropy):
+    """A user's own, with a number that is trained too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steepness = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+        return super().forward(logits * self.steepness, target, sample_weight=sample_weight)
+
+
+class Halved(Steep):
+    """One whose logits mean something else."""
+
+    def scores(self, logits: Tensor, kind: Kind = "balanced") -> Tensor:
+        del kind
+        return logits / 2
+
+
+@pytest.mark.parametrize("loss", [Steep(), LogBalancedCrossEntropyLoss(pool=4)], ids=lambda loss: type(loss).__name__)
+def test_a_loss_given_as_a_module_is_not_needed_to_predict(tasks: dict[str, Data], loss: Criterion) -> None:
+    X, y = tasks["columns"]
     model = quick(loss).fit(X, y)
-    np.testing.assert_array_equal(
-        model.predict_proba(X), quick("cross_entropy").fit(X, y).predict_proba(X), err_msg="the loss by name"
-    )
     assert clone(model).loss is not loss
-    with pytest.raises(ValueError, match="give the loss by name"):
-        model.to_state()
+    tensors, config = model.to_state()
+    twin = LogBalancedClassifier.from_state(load(save(tensors)), json.loads(json.dumps(config)))
+    for kind in ("balanced", "posterior"):
+        for a, b in zip(model.predict_proba(X, kind), twin.predict_proba(X, kind), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not any("steepness" in name for name in tensors)
+    with pytest.raises(RuntimeError, match="cannot be trained further"):
+        twin.partial_fit(X, y)
+
+
+def test_a_loss_given_as_a_module_that_prediction_needs_is_not_stored(digits: Data) -> None:
+    with pytest.raises(ValueError, match=r"loss Halved\(\) is a module whose own scores"):
+        quick(Halved()).fit(*digits).to_state()

@@ -32,6 +32,7 @@ from equilog.sklearn.rows import Features, Rows, as_features
 from equilog.sklearn.targets import Targets, columns_of
 from equilog.sklearn.threads import threads_for
 from equilog.sklearn.training import History, Trainer
+from equilog.sklearn.unstored_loss import UnstoredLoss, state_without_loss
 
 FEWEST_HELD_OUT = 10
 """Fewer validation rows than this tell too little to stop or to set a temperature by; then none are held out."""
@@ -251,18 +252,24 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         """Return all that prediction needs: named tensors, and a dict of what JSON can hold.
 
         They can be written as safetensors and JSON, whose loading runs no code. `from_state` makes an estimator of
-        them that predicts the same.
+        them that predicts the same. A loss that was given as a module is left out, so that the estimator cannot be
+        trained further.
 
         Raises:
-            ValueError: the loss was given as a module, or the classes are not strings, numbers or booleans.
+            ValueError: the loss was given as a module whose own `scores` or `calibrate` prediction needs, or the
+                classes are not strings, numbers or booleans.
         """
         check_is_fitted(self)
-        if not isinstance(self.loss, str):
+        by_name = isinstance(self.loss, str)
+        calibrations = [c.state_dict() if by_name else state_without_loss(c) for c in self.calibrations_]
+        if None in calibrations:
             raise ValueError(
-                f"LogBalancedClassifier.to_state: loss {type(self.loss).__name__}() is a module, which only pickle "
-                "can store; give the loss by name."
+                f"LogBalancedClassifier.to_state: loss {type(self.loss).__name__}() is a module whose own scores or "
+                "calibrate prediction needs, and code is not stored; give a loss by name, or one whose scores are the "
+                "logits."
             )
         parameters = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()}
+        parameters["loss"] = self.loss if by_name else None
         parameters["hidden_units"] = [int(units) for units in self.hidden_units]
         parameters["class_weight"] = to_json(self.class_weight)
         # A model is often opened where its device is not.
@@ -283,16 +290,19 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             f"{part}.{name}": tensor.detach().cpu().clone()
             for part, module in self._parts().items()
             for name, tensor in module.state_dict().items()
+            if by_name or part != "loss"
         }
-        for number, calibration in enumerate(self.calibrations_):
-            for name, tensor in calibration.state_dict().items():
+        for number, calibration in enumerate(calibrations):
+            for name, tensor in (calibration or {}).items():
                 tensors[f"calibration.{number}.{name}"] = tensor.detach().cpu().clone()
         return tensors, config
 
     @classmethod
     def from_state(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> Self:
-        """Return the fitted estimator that `to_state` described. `partial_fit` goes on from it."""
+        """Return the fitted estimator that `to_state` described. `partial_fit` goes on from it, of a loss by name."""
         parameters = dict(config["parameters"])
+        if parameters["loss"] is None:
+            parameters["loss"] = UnstoredLoss(multilabel=config["targets"]["task"] == "multilabel")
         parameters["hidden_units"] = tuple(parameters["hidden_units"])
         parameters["class_weight"] = from_json(parameters["class_weight"])
         model = cls(**parameters)

@@ -155,3 +155,17 @@ def test_labels_of_one_row_are_merged_or_left_out(tmp_path):
     assert merged.target[:, 2].tolist() == [1, 0, 1, 0, 0]
     assert dropped.class_names == (("a", "b"),)
     assert dropped.target.tolist() == merged.target[:, :2].tolist()
+
+
+def test_targets_that_look_like_labels_are_told_of_multilabel(tmp_path):
+    lists = np.array(["red", "red|big", "big", "old|red"])
+    frame = table(y=lists[np.arange(ROWS) % 4])
+    [said] = cautions(dataset_of(frame, tmp_path))
+    assert said == 'The classes of "y" look like lists of labels, separated by "|": --multilabel takes them apart.'
+    frame.loc[0, "y"] = "big|old"
+    with pytest.raises(DataError, match=r'If they list labels, separated by "\|", say --multilabel'):
+        require_splittable(dataset_of(frame, tmp_path))
+    rng = np.random.default_rng(3)
+    table(sick=rng.integers(0, 2, ROWS), tall=rng.choice(["no", "yes"], ROWS)).to_csv(tmp_path / "rows.csv")
+    [said] = cautions(load_table(tmp_path / "rows.csv", target=["sick", "tall"]))
+    assert said.startswith("All targets are yes or no: --multilabel takes them for labels")

@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_wine
 
 from equilog.compare.data.kinds import typed_table
+from equilog.compare.data.readers import read_table
 from equilog.compare.data.tables import load_table, read_rows
 from equilog.compare.errors import DataError
 
@@ -256,3 +257,52 @@ def test_a_fault_of_the_file_itself_is_named(tmp_path):
         with pytest.raises(DataError) as caught:
             load_table(tmp_path / name, target=["y"])
         assert expected in str(caught.value)
+
+
+def test_records_and_embeddings_of_parquet_are_spread(tmp_path):
+    path = tmp_path / "nested.parquet"
+    frame = pd.DataFrame(
+        {
+            "embedding": [[0.5, 1.0], [1.5, 2.0]],
+            "meta": [{"lang": "en", "size": {"mm": 3}}, {"lang": "de", "size": {"mm": 4}}],
+            "uneven": [[0.5], [1.5, 2.0]],
+            "y": ["a", "b"],
+        }
+    )
+    frame.to_parquet(path)
+    table = read_table(path)
+    assert list(table.frame) == ["embedding_0", "embedding_1", "meta.lang", "meta.size.mm", "uneven", "y"]
+    assert table.groups == {"embedding": ["embedding_0", "embedding_1"]}
+    assert table.frame[["embedding_0", "embedding_1"]].to_numpy().tolist() == [[0.5, 1.0], [1.5, 2.0]]
+    assert list(read_rows(path)) == list(table.frame)
+    frame.to_json(tmp_path / "nested.jsonl", orient="records", lines=True)
+    assert {"meta.lang", "meta.size.mm"} < set(read_rows(tmp_path / "nested.jsonl"))
+    with pytest.raises(DataError, match='"embedding" holds values of type list'):
+        load_table(tmp_path / "nested.jsonl", target=["y"])
+    # What cannot be spread stops everything, until it is left out as the error says.
+    with pytest.raises(DataError, match="leave it out by --types uneven=ignore"):
+        load_table(path, target=["y"])
+    assert "uneven" not in load_table(path, target=["y"], kinds={"uneven": "ignore"}).used
+    with pytest.raises(DataError, match=r'Target "uneven" holds lists: with --multilabel'):
+        load_table(path, target=["uneven"])
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "parquet", "jsonl", "csv"])
+def test_integers_that_count_the_rows_are_identifiers_in_every_file(tmp_path, ending):
+    path = tmp_path / f"loans.{ending}"
+    frame = pd.DataFrame({"loan": np.arange(70_001, 70_061), "sum": np.arange(60) * 1.5, "y": ["a", "b", "b"] * 20})
+    if ending == "xlsx":
+        # A cover, and a title above the names.
+        with pd.ExcelWriter(path) as writer:
+            pd.DataFrame({"Report of 2024": []}).to_excel(writer, sheet_name="Cover", index=False)
+            frame.to_excel(writer, sheet_name="Loans", index=False, startrow=3)
+            writer.sheets["Loans"].cell(1, 1, "All loans")
+    elif ending == "parquet":
+        frame.to_parquet(path)
+    elif ending == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False)
+    dataset = load_table(path, target=["y"])
+    assert (list(dataset.features), dataset.used) == (["loan", "sum"], ["sum"])
+    assert any(note.startswith('Sheet "Loans" was read') for note in dataset.notes) == (ending == "xlsx")

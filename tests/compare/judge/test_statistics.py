@@ -277,9 +277,12 @@ def test_where_the_best_cannot_be_stored_the_next_best_is_saved():
         return summarise(dataset(), every, "cross-entropy", test_fraction=FRACTION, **more)["saved"]
 
     assert saved()["name"] == "own:Model"
-    choice = saved(storable=["cross-entropy", "other", "simple"])
+    choice = saved(unstorable={"own:Model": "it runs code"})
     assert (choice["name"], choice["best"]) == ("other", "own:Model")
-    assert "cannot" in choice["reason"]
+    assert choice["reason"] == "the best that can be saved; own:Model cannot be saved: it runs code"
+    # Of those that are level with it, too, the reason says why it is not the best.
+    level = saved(unstorable={"own:Model": "it runs code", "other": "so does it"}, complexity={"simple": (1, 0)})
+    assert level["name"] == "simple"
 
 
 def test_a_simpler_contender_that_is_level_with_the_best_is_saved():

@@ -17,6 +17,7 @@ from joblib.externals.loky import reusable_executor
 from torch import Tensor
 
 from equilog.baselines.registry import LOSSES, LossEntry, Task, losses_for
+from equilog.compare.data.dataset import Dataset
 from equilog.compare.errors import DataError
 from equilog.compare.judge.ranking import ranked
 from equilog.compare.judge.records import Results, RunRecord
@@ -250,20 +251,27 @@ def test_where_every_run_fails_the_first_reason_is_told_and_nothing_left(kinds, 
     assert list(tmp_path.iterdir()) == []
 
 
+def summed_up_again(dataset: Dataset, plan: Plan, folder: Path, values: dict[str, list[float]]) -> Comparison:
+    """Go on with a finished comparison, the balanced accuracies of its runs being these."""
+    lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    for run in lines:
+        run["metrics"]["balanced_accuracy"] = values[run["loss"]][run["seed"]]
+    (folder / "runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in lines))
+    return compare(dataset, plan, folder, jobs=1, resume=True)
+
+
+LOW, HIGH = [0.50, 0.51, 0.505, 0.5, 0.51], [0.7, 0.712, 0.706, 0.7, 0.712]
+
+
 def test_the_model_is_the_simplest_of_the_best_that_finished_every_split(kinds, tmp_path):
     dataset = kinds["multiclass"]
     plan = replace(PLAN, contenders=of_losses("cross-entropy", "log-balanced", "focal"), seeds=5)
     compare(dataset, plan, tmp_path, jobs=1)
 
     def redo(values: dict[str, list[float]], **more: Any) -> Comparison:
-        """Sum up again, the balanced accuracies of the runs being these."""
-        lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
-        for run in lines:
-            run["metrics"]["balanced_accuracy"] = values[run["loss"]][run["seed"]]
-        (tmp_path / "runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in lines))
-        return compare(dataset, replace(plan, **more), tmp_path, jobs=1, resume=True)
+        return summed_up_again(dataset, replace(plan, **more), tmp_path, values)
 
-    low, high = [0.50, 0.51, 0.505, 0.5, 0.51], [0.7, 0.712, 0.706, 0.7, 0.712]
+    low, high = LOW, HIGH
     wide = [0.99, 0.42, 0.99, 0.45, 0.75]
     # All better than nothing seen: the baseline.
     assert redo({"cross-entropy": low, "log-balanced": wide, "focal": wide}).results["saved"]["name"] == "cross-entropy"
@@ -280,6 +288,40 @@ def test_the_model_is_the_simplest_of_the_best_that_finished_every_split(kinds, 
     (tmp_path / "runs.jsonl").write_text("".join(kept))
     without = replace(plan, contenders=of_losses("cross-entropy", "log-balanced"))
     assert compare(dataset, without, tmp_path, jobs=1, resume=True).results["saved"]["name"] == "log-balanced"
+
+
+def test_where_the_best_turns_out_to_run_code_the_next_best_is_saved(kinds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("my_neighbours.py").write_text(
+        "from sklearn.neighbors import KNeighborsClassifier\nnear = KNeighborsClassifier(algorithm='kd_tree')\n"
+        "from sklearn.naive_bayes import GaussianNB\nclass Bayes(GaussianNB): pass\n"
+    )
+    near, bayes, logistic = "my_neighbours:near", "my_neighbours:Bayes", "logistic"
+    contenders, _ = chosen("multiclass", losses=["cross-entropy"], models=[near, bayes, logistic])
+    plan = replace(PLAN, contenders=contenders, seeds=5, model=replace(QUICK, max_epochs=1))
+    compare(kinds["multiclass"], plan, Path("out"), jobs=1)
+    values = {
+        "cross-entropy": LOW,
+        near: [value + 0.01 for value in HIGH],
+        bayes: HIGH,
+        logistic: [v + 0.01 for v in LOW],
+    }
+    comparison = summed_up_again(kinds["multiclass"], plan, Path("out"), values)
+    saved = comparison.results["saved"]
+    assert (saved["best"], saved["name"]) == (near, logistic)
+    assert saved["reason"].endswith("KDTree, and to load that runs its code")
+    assert json.loads(Path("out/results.json").read_text())["saved"] == saved
+    assert bundle.load(Path("out/model")).contender == logistic
+    assert comparison.failures == ()
+    # Asked for, it is an error: before any training where that is known by then.
+    asked = compare(kinds["multiclass"], replace(plan, save=near), Path("out"), jobs=1, resume=True)
+    assert asked.model is None
+    assert [failure.loss for failure in asked.failures] == [near]
+    assert asked.results["saved"]["reason"].startswith("as asked by --save, but it cannot be saved: it is made of")
+    with pytest.raises(DataError, match=rf"--save: {bayes} cannot be saved: it is made of my_neighbours\.Bayes"):
+        compare(kinds["multiclass"], replace(plan, save=bayes), Path("new"), jobs=1)
+    assert not Path("new").exists()
 
 
 @pytest.mark.slow

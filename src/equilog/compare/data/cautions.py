@@ -11,9 +11,9 @@ from sklearn.metrics import recall_score
 from sklearn.tree import DecisionTreeClassifier
 
 from equilog.compare.data.dataset import Dataset
-from equilog.compare.data.kinds import Kind
+from equilog.compare.data.label_lists import label_separator
 from equilog.compare.data.numerals import numbers
-from equilog.compare.data.targets import MANY_NUMBERS
+from equilog.compare.data.targets import MANY_NUMBERS, is_true_or_false
 from equilog.error_text import listed
 
 GIVEN_AWAY = 0.99
@@ -34,16 +34,18 @@ COPIED = 0.01
 BY_CHANCE = 10
 """Times as many copies as columns that have nothing to do with each other would make by chance."""
 
-UNUSED: tuple[Kind, ...] = ("constant", "identifier", "ignore")
-"""Columns that no model reads: they give nothing away, and rows that differ in them alone are copies."""
-
 
 def cautions(dataset: Dataset) -> tuple[str, ...]:
     """Return a sentence for each thing that makes results better than they will be, or classes other than meant."""
-    kinds = dataset.columns or {}
-    used = [name for name in map(str, dataset.features.columns) if name not in kinds or kinds[name].kind not in UNUSED]
-    features = dataset.features[used]
-    return (*_alike_names(dataset), *_quantities(dataset), *_copies(features), *_giveaways(dataset, features))
+    # The others give nothing away, and rows that differ in them alone are copies.
+    features = dataset.features[dataset.used]
+    return (
+        *_alike_names(dataset),
+        *_quantities(dataset),
+        *_of_labels(dataset),
+        *_copies(features),
+        *_giveaways(dataset, features),
+    )
 
 
 def _alike_names(dataset: Dataset) -> list[str]:
@@ -66,6 +68,19 @@ def _quantities(dataset: Dataset) -> list[str]:
         for target, names in zip(dataset.target_names, dataset.class_names, strict=True)
         if len(names) > MANY_NUMBERS and numbers(pd.Series(names, dtype="str"), ".").notna().all()
     ]
+
+
+def _of_labels(dataset: Dataset) -> list[str]:
+    if dataset.task != "multiclass":
+        return []
+    said = [
+        f'The classes of "{target}" look like lists of labels, separated by "{mark}": --multilabel takes them apart.'
+        for target, names in zip(dataset.target_names, dataset.class_names, strict=True)
+        if (mark := label_separator(names))
+    ]
+    if len(dataset.class_names) > 1 and all(is_true_or_false(names) for names in dataset.class_names):
+        said.append("All targets are yes or no: --multilabel takes them for labels, of which a row has any number.")
+    return said
 
 
 def _copies(features: pd.DataFrame) -> list[str]:

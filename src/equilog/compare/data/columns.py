@@ -37,17 +37,18 @@ def plain(column: pd.Series) -> pd.Series:
         if types.is_extension_array_dtype(dtype):
             return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index, name=column.name)
         return column
-    match types.infer_dtype(column, skipna=True):
+    match kind := types.infer_dtype(column, skipna=True):
         case "string" | "boolean" | "empty" | "mixed-integer":
             return _stripped(as_text(column))
         case "decimal" | "integer" | "floating" | "mixed-integer-float":
-            return pd.to_numeric(column).astype(np.float64)
+            return _whole(pd.to_numeric(column).astype(np.float64), integers=kind == "integer")
         case "date" | "datetime":
             return pd.to_datetime(column, utc=True)
         case "mixed" if column.map(lambda value: isinstance(value, str | bool | int | float), na_action="ignore").all():
             return _stripped(as_text(column))
-        case other:
-            raise _unusable(column, other)
+        case _:
+            odd = (type(cell).__name__ for cell in column.dropna() if not isinstance(cell, str | bool | int | float))
+            raise _unusable(column, next(odd, kind))
 
 
 def _plain_arrow(column: pd.Series, kind: pa.DataType) -> pd.Series:
@@ -64,7 +65,7 @@ def _plain_arrow(column: pd.Series, kind: pa.DataType) -> pd.Series:
         ticks = column.astype(pd.ArrowDtype(pa.int32() if kind.bit_width == 32 else pa.int64()))
         return _floats(ticks) / {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _floats(column)
+        return _whole(_floats(column), integers=pa.types.is_integer(kind))
     raise _unusable(column, str(kind))
 
 
@@ -72,10 +73,15 @@ def _floats(column: pd.Series) -> pd.Series:
     return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index, name=column.name)
 
 
+def _whole(column: pd.Series, *, integers: bool) -> pd.Series:
+    """Return integers without a gap as such: those that count the rows are to be told from amounts."""
+    return column.astype(np.int64) if integers and (column.abs() < 2**53).all() else column
+
+
 def _unusable(column: pd.Series, kind: str) -> DataError:
     return DataError(
         f'Column "{column.name}" holds values of type {kind}; a column must hold numbers, dates, '
-        f"text or true/false. Spread it over plain columns or leave it out."
+        f"text or true/false. Spread it over plain columns, or leave it out by --types {column.name}=ignore."
     )
 
 

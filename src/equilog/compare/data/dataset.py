@@ -9,8 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equilog.baselines.registry import Task
-from equilog.compare.data.kinds import Column
+from equilog.compare.data.kinds import Column, Kind
 from equilog.compare.data.long_tail import thin_to_long_tail
+
+UNUSED: tuple[Kind, ...] = ("constant", "identifier", "ignore")
+"""Kinds of columns that no model reads."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ class Dataset:
     they are, so that the rare classes are measured on as many rows as the others."""
     split_column: SplitColumn | None = None
     """What the splits go by; drawn at random if None."""
+
+    @property
+    def used(self) -> list[str]:
+        """The names of the columns that models read."""
+        kinds = self.columns or {}
+        names = map(str, self.features.columns)
+        return [name for name in names if name not in kinds or kinds[name].kind not in UNUSED]
 
     def of_rows(self, rows: NDArray[np.bool_]) -> Self:
         """Return the data set of some of its rows, (n,)."""

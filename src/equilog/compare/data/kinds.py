@@ -81,7 +81,7 @@ def typed_table(
         >>> {name: column.kind for name, column in typed_table(frame).columns.items()}
         {'age': 'number', 'town': 'category', 'unit': 'constant'}
     """
-    cells = {str(name): plain(frame[name]) for name in frame.columns}
+    cells = {str(name): _cells(frame[name], (kinds or {}).get(str(name))) for name in frame.columns}
     marks = decimal_marks({name: column for name, column in cells.items() if _is_text(column)}, decimal)
     typed: dict[str, pd.Series] = {}
     columns: dict[str, Column] = {}
@@ -123,6 +123,15 @@ def chosen_kinds(options: Sequence[str]) -> dict[str, ChosenKind]:
 def is_sentences(text: pd.Series) -> bool:
     """Return whether the values of a text column run to three words or more on average."""
     return bool(spread(text.dropna(), SAMPLE).str.count(r"\S+").mean() >= 3)
+
+
+def _cells(column: pd.Series, chosen: ChosenKind | None) -> pd.Series:
+    try:
+        return plain(column)
+    except DataError:
+        if chosen != "ignore":
+            raise
+        return pd.Series(None, column.index, dtype="str", name=column.name)
 
 
 def _is_text(column: pd.Series) -> bool:

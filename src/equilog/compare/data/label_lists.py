@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,23 @@ def labels_of_cells(column: pd.Series) -> list[list[str]]:
     bare = text[~text.map(lambda cell: BRACKETED.fullmatch(cell) is not None)]
     separator = next((mark for mark in SEPARATORS if bare.str.contains(mark, regex=False).any()), ";")
     return [_labels(cell, separator) for cell in text]
+
+
+def label_separator(classes: Sequence[str]) -> str | None:
+    """Return what separates the labels in names that look like lists of each other, or None where they do not.
+
+    Example:
+        >>> label_separator(["action", "action|drama", "drama", "drama|war"])
+        '|'
+        >>> label_separator(["Oslo, Norway", "Rome, Italy", "Bonn"]) is None
+        True
+    """
+    for mark in SEPARATORS:
+        lists = [_texts(name.split(mark)) for name in classes if mark in name]
+        labels = {label for several in lists for label in several}
+        if len(lists) > 1 and len(labels & set(classes)) > len(labels) / 2:
+            return mark
+    return None
 
 
 def _labels(cell: str, separator: str) -> list[str]:

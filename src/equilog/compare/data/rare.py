@@ -79,8 +79,8 @@ def _dropped(dataset: Dataset, at: int) -> Dataset:
             dataset.of_rows(rows),
             target=target,
             class_names=_with(dataset, at, tuple(names[code] for code in kept)),
-            notes=(*dataset.notes, f'{int((~rows).sum())} rows of classes of "{dataset.target_names[at]}" with a '
-                   f"single row were left out: {listed(names[code] for code in np.flatnonzero(counts < FEWEST))}."),
+            notes=(*dataset.notes, f'Rows of classes of "{dataset.target_names[at]}" with a single row were '
+                   f"left out: {listed(names[code] for code in np.flatnonzero(counts < FEWEST))}."),
         )  # fmt: skip
 
 

@@ -3,14 +3,16 @@
 import json
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from equilog.compare.data.numerals import Mark
 from equilog.compare.data.separated import ending, guessed_encoding, known_encoding, opened, read_separated
@@ -24,7 +26,7 @@ class Table:
 
     frame: pd.DataFrame
     groups: dict[str, list[str]] = field(default_factory=dict)
-    """Arrays of an NPZ file that became several columns, so that --target may name the array."""
+    """What became several columns, arrays of an NPZ file or lists of numbers, so that --target may name it."""
     decimal: Mark = "."
     """The decimal mark in text that does not show which it is."""
     notes: tuple[str, ...] = ()
@@ -83,9 +85,18 @@ def _read_json_lines(path: Path, encoding: str | None) -> Table:
                 raise DataError(f"{path.name}: line {number} is no JSON: {error}.") from error
             if not isinstance(record, dict):
                 raise DataError(f'{path.name}: line {number} is no object. Write a row as {{"column": value}}.')
-            records.append(record)
+            records.append(dict(_flat(record)))
     # As objects: a whole number stays one though another row lacks it.
     return Table(_named(pd.DataFrame(records, dtype=object)))
+
+
+def _flat(record: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a record by name, those of a record in it by both names, as Parquet's are."""
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{within}{name}.")
+        else:
+            yield f"{within}{name}", value
 
 
 def _read_excel(path: Path, encoding: str | None) -> Table:
@@ -97,32 +108,67 @@ def _read_excel(path: Path, encoding: str | None) -> Table:
     except Exception as error:  # The engine has errors of its own, which are no part of its interface.
         raise DataError(f"{path.name} is not a workbook that can be read: {error}") from error
     filled = {name: cells.replace("", None).dropna(how="all") for name, cells in sheets.items()}
-    filled = {name: cells for name, cells in filled.items() if not cells.empty}
+    filled = {
+        name: _without_title(cells.dropna(axis=1, how="all")) for name, cells in filled.items() if not cells.empty
+    }
     if not filled:
         raise DataError(f"{path.name} is empty.")
-    (first, cells), *others = filled.items()
-    cells = cells.dropna(axis=1, how="all")
+    # A cover has words and no rows; where every sheet is so, the first tells what is wrong.
+    (first, cells), *others = sorted(filled.items(), key=lambda sheet: len(sheet[1]) < 2)
     names = [f"Unnamed: {at}" if name is None else str(name) for at, name in enumerate(cells.iloc[0])]
     notes = (f'Sheet "{first}" was read; others were not: {listed(name for name, _ in others)}.',) if others else ()
     return Table(_named(cells.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)), notes=notes)
 
 
+def _without_title(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of a sheet from the row of names on: above it may stand words, a cell a row."""
+    several = cells.notna().sum(axis=1).to_numpy() > 1
+    return cells.iloc[several.argmax() :] if several.any() else cells
+
+
 def _read_parquet(path: Path, encoding: str | None) -> Table:
     del encoding
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pq.ParquetFile(path) as file:
             table = file.read()
         twice = {name for name in table.column_names if table.column_names.count(name) > 1}
         if twice:
             raise DataError(f"{path.name} has more than one column named {listed(sorted(twice))}. Rename one.")
+        table, groups = _spread(table)
         frame = table.to_pandas(types_mapper=pd.ArrowDtype)
-    except (pyarrow.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path.name} is not a Parquet file that can be read: {error}") from error
     if frame.index.names != [None]:
         frame = frame.reset_index()
-    return Table(_named(frame.reset_index(drop=True)))
+    return Table(_named(frame.reset_index(drop=True)), groups)
+
+
+def _spread(table: pa.Table) -> tuple[pa.Table, dict[str, list[str]]]:
+    """Return a table whose records, and lists of so many fractions each, have a column for each part; and these."""
+    while any(pa.types.is_struct(column.type) for column in table.schema):
+        table = table.flatten()
+    groups: dict[str, list[str]] = {}
+    for name in table.column_names:
+        cells = table[name]
+        # Whole numbers and text may be labels, however many each row lists.
+        if not _is_list(cells.type) or not pa.types.is_floating(cells.type.value_type) or cells.null_count:
+            continue
+        widths = pc.unique(pc.list_value_length(cells)).to_pylist()
+        if len(widths) != 1 or widths == [0]:
+            continue
+        parts = pc.list_flatten(cells).to_numpy().reshape(len(cells), widths[0])
+        groups[name] = [f"{name}_{part}" for part in range(widths[0])]
+        at = table.column_names.index(name)
+        table = table.remove_column(at)
+        for part, called in enumerate(groups[name]):
+            table = table.add_column(at + part, called, pa.array(parts[:, part]))
+    return table, groups
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:

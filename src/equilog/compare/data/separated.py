@@ -78,7 +78,8 @@ def read_separated(path: Path, encoding: str | None) -> tuple[pd.DataFrame, str]
         ) from error
     except pd.errors.ParserWarning as error:
         raise DataError(
-            f"{path.name}: rows have more cells than the {len(layout.names)} of the header. Name every column."
+            f"{path.name}: rows have more cells than the {len(layout.names)} of the header, {listed(layout.names)}. "
+            "Name every column; a title above the names must go."
         ) from error
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{path.name} is empty.") from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from equilog.compare.data.dataset import Dataset
+from equilog.compare.data.label_lists import label_separator
 from equilog.compare.errors import DataError
 from equilog.error_text import listed
 
@@ -140,9 +141,12 @@ def require_splittable(dataset: Dataset) -> None:
             continue
         rare = [f'"{label}"' for label, count in zip(classes, rows, strict=True) if count < 2]
         if rare:
+            mark = label_separator(classes) if dataset.task == "multiclass" else None
             raise DataError(
                 f"{dataset.name}: {listed(rare)} of {name} has fewer than 2 rows, and every class needs one to train "
-                "on and one to test on. --rare merge makes such classes one, --rare drop leaves their rows out."
+                "on and one to test on. "
+                + (f'If they list labels, separated by "{mark}", say --multilabel. ' if mark else "")
+                + "--rare merge makes such classes one, --rare drop leaves their rows out."
             )
 
 

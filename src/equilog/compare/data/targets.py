@@ -52,6 +52,11 @@ def encode(frame: pd.DataFrame, task: Task, decimal: Mark = ".") -> tuple[Encode
     if task == "multilabel" and len(frame.columns) == 1 and not _is_true_or_false(frame.iloc[:, 0]):
         # An empty list of labels is an answer, an empty cell elsewhere is none.
         return _label_lists(frame.iloc[:, 0]), np.ones(len(frame), dtype=bool)
+    for name in frame.columns:
+        if holds_lists(frame[name]):
+            raise DataError(
+                f'Target "{name}" holds lists: with --multilabel, as the only target, it lists the labels of each row.'
+            )
     frame = pd.DataFrame({name: _names(frame[name]) for name in frame.columns})
     frame = frame.apply(_without_gaps, decimal=decimal) if task != "multilabel" else frame
     present = frame.notna().all(axis=1)
@@ -138,6 +143,11 @@ def _true_or_false(names: pd.Series) -> pd.Series:
     # -1 is "no" beside 1; with 0 beside them it could mean anything.
     known = {**TRUE_OR_FALSE, "-1": 0} if not answers.isin(["0"]).any() else TRUE_OR_FALSE
     return answers.map(known)
+
+
+def is_true_or_false(names: Sequence[str]) -> bool:
+    """Return whether classes of these names are a yes and a no."""
+    return bool(_true_or_false(pd.Series(names, dtype="str")).notna().all())
 
 
 def _is_true_or_false(column: pd.Series) -> bool:

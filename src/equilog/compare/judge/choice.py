@@ -1,6 +1,6 @@
 """Which contender to save: the simplest of those that are not seen to be worse than the best."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from equilog.compare.judge.chosen_metric import metric_named
 from equilog.compare.judge.ranking import excludes_zero, gain, is_seen, ranked
@@ -19,7 +19,7 @@ def choice(
     differences: Mapping[str, Difference],
     versus: Versus,
     complexity: Mapping[str, Complexity],
-    storable: Collection[str] | None = None,
+    unstorable: Mapping[str, str],
 ) -> Choice:
     """Return the contender to save.
 
@@ -35,7 +35,7 @@ def choice(
         differences: each contender's paired difference from the baseline.
         versus: paired difference between any two contenders in any metric.
         complexity: how much there is to a contender, the least first; one that is not named comes last.
-        storable: the contenders that can be saved; all if left out.
+        unstorable: the contenders that cannot be saved so that loading runs no code, and why.
     """
     splits = max(len(reached[metric]["runs"]) for reached in losses.values())
     whole = [name for name in ranked(losses, metric) if len(losses[name][metric]["runs"]) == splits]
@@ -59,15 +59,11 @@ def choice(
         return difference is not None and excludes_zero(difference)
 
     level = [name for name in pool if name == best or not worse(name)]
-    kept = [name for name in level if storable is None or name in storable]
+    kept = [name for name in level if name not in unstorable]
+    beside = f"; {best} cannot be saved: {unstorable[best]}" if best in unstorable else ""
     if not kept:
-        kept = [name for name in [*pool, *whole] if storable is None or name in storable][:1] or level
-        chosen = kept[0]
-        return {
-            "name": chosen,
-            "best": best,
-            "reason": f"the best that can be stored so that loading runs no code; {best} cannot",
-        }
+        chosen = next((name for name in [*pool, *whole] if name not in unstorable), best)
+        return {"name": chosen, "best": best, "reason": f"the best that can be saved{beside}"}
     last = max(complexity.values(), default=(0, 0))
     chosen = min(kept, key=lambda name: (complexity.get(name, last), level.index(name)))
     of_those = f" of those seen to be better than {baseline}" if better else ""
@@ -76,4 +72,4 @@ def choice(
         if chosen == best
         else f"the simplest of {len(level)} that are not seen to be worse in {title} than the best{of_those}, {best}"
     )
-    return {"name": chosen, "best": best, "reason": reason}
+    return {"name": chosen, "best": best, "reason": reason + beside}

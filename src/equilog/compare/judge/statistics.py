@@ -1,7 +1,7 @@
 """From the records of all runs to what results.json holds."""
 
 import platform
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
 import numpy as np
@@ -29,7 +29,7 @@ def summarise(
     test_fraction: float,
     metric: MetricChoice | None = None,
     complexity: Mapping[str, Complexity] | None = None,
-    storable: Collection[str] | None = None,
+    unstorable: Mapping[str, str] | None = None,
 ) -> Results:
     """Return means, intervals, paired differences from the baseline, the verdict, and which contender to save.
 
@@ -43,7 +43,7 @@ def summarise(
         test_fraction: the share of the rows that each split tests on, between 0 and 1.
         metric: the metric that decides; that of the task if left out.
         complexity: as in `choice`.
-        storable: as in `choice`.
+        unstorable: as in `choice`.
 
     Raises:
         ValueError: no runs, the same loss and seed twice, or runs without the task's main metric.
@@ -68,7 +68,7 @@ def summarise(
         for loss, by_seed in scores.items()
     }
     differences = _differences(scores, baseline, main, test_fraction, _of_differences(deciding.limits), row[main])
-    saved = choice(main, baseline, losses, differences, versus, complexity or {}, storable)
+    saved = choice(main, baseline, losses, differences, versus, complexity or {}, unstorable or {})
     return {
         "task": dataset.task,
         "data": describe(dataset),
@@ -100,7 +100,7 @@ def describe(dataset: Dataset) -> DataSummary:
     return {
         "name": dataset.name,
         "rows": len(dataset.features),
-        "features": dataset.features.shape[1],
+        "features": len(dataset.used),
         "classes": {
             target: {name: float(rows) for name, rows in zip(names, count, strict=True)}
             for target, names, count in zip(dataset.target_names, dataset.class_names, counts, strict=True)

@@ -1,8 +1,9 @@
-"""A fitted model on disk: a folder of JSON, safetensors and skops, none of which can run code when loaded.
+"""A fitted model on disk: a folder of files none of which can run code when loaded.
 
 model.json            names of targets and classes, the decision, and what the model says of itself
 weights.safetensors   every tensor of a network and its loss; or
-estimators.skops      the fitted estimators of scikit-learn
+estimators.skops      the fitted estimators of scikit-learn; or
+estimator-0.ubj, ...  for each target the trees of XGBoost; of LightGBM .txt, of CatBoost .cbm
 preprocessor.skops    the fitted preprocessing, loaded with a fixed list of trusted types
 """
 
@@ -104,6 +105,7 @@ def save(bundle: Bundle, folder: Path) -> Path:
 
     Raises:
         DataError: the folder cannot be written, or holds something else.
+        NotStorableError: the model is made of what cannot be loaded again without running code.
     """
     # skops takes more than a second to import, which the processes that only train should not spend.
     import skops.io
@@ -133,7 +135,8 @@ def load(folder: Path) -> Bundle:
     """Read a model folder that `save` wrote.
 
     Raises:
-        DataError: it is not such a folder, is damaged, or holds types that are not trusted.
+        DataError: it is not such a folder, is damaged, holds types that are not trusted, or needs a package that is
+            not installed.
     """
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
@@ -147,7 +150,8 @@ def load(folder: Path) -> Bundle:
                 f"{folder} is a model of format {described['format']} (equilog {described['equilog']}); this version "
                 f"reads format {FORMAT}. Use that version, or run the comparison again."
             )
-        _require_part(folder, storage.part_of(described))
+        for name in storage.parts_of(described):
+            _require_part(folder, name)
         model, names = storage.read(described, folder)
         decisions = described["decisions"]
         bundle = Bundle(

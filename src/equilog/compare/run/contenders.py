@@ -14,7 +14,7 @@ from typing import Literal
 from equilog.baselines.registry import LOSSES, RECOMMENDED, Task, loss_named, losses_for
 from equilog.compare.errors import DataError
 from equilog.compare.run.decisions import DECISIONS
-from equilog.compare.run.estimators import ESTIMATORS, estimator_from, is_installed
+from equilog.compare.run.estimators import ESTIMATORS, estimator_from, import_error, is_installed
 from equilog.compare.run.foreign_loss import loss_from
 from equilog.compare.run.imported import is_import_path
 from equilog.compare.run.models import Estimators, Model, ModelSettings, Network
@@ -64,11 +64,6 @@ class Contender:
     def foreign(self) -> bool:
         """Whether it is the user's own."""
         return is_import_path(self.base)
-
-    @property
-    def storable(self) -> bool:
-        """Whether it can be saved so that loading it runs no code and parses nobody's files but ours."""
-        return not self.foreign and (self.kind == "loss" or ESTIMATORS[self.base].package == "sklearn")
 
     @property
     def complexity(self) -> tuple[int, int]:
@@ -162,7 +157,9 @@ def _all_models(task: Task, sizes: Sequence[int], *, decides: bool) -> tuple[lis
     names = [name for name in ESTIMATORS if is_installed(name)]
     if task == "soft":
         return [], [f"Left out, since they learn from no class probabilities: {listed(names)}."]
-    notes = []
+    broken = {name: error for name in names if (error := import_error(name))}
+    names = [name for name in names if name not in broken]
+    notes = [f"Left out, since its package cannot be imported: {name} ({error})." for name, error in broken.items()]
     if sum(sizes) > MOST_TREES:
         large = [name for name in names if ESTIMATORS[name].trees]
         names = [name for name in names if name not in large]
@@ -204,6 +201,8 @@ def _of_model(name: str, task: Task) -> Contender:
         raise DataError(f'No model is called "{base}". {did_you_mean(base, names)} Your own is package.module:Name.')
     if not is_installed(plain):
         raise DataError(f'"{plain}" needs a package that is not installed: pip install {ESTIMATORS[plain].package}')
+    if error := import_error(plain):
+        raise DataError(f'"{plain}" needs the package {ESTIMATORS[plain].package}, which cannot be imported: {error}')
     return Contender("model", plain, plain != base, decision)
 
 

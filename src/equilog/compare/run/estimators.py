@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -72,6 +73,15 @@ ESTIMATORS: dict[str, EstimatorEntry] = {
 def is_installed(name: str) -> bool:
     """Return whether the package of a model is."""
     return find_spec(ESTIMATORS[name].package) is not None
+
+
+def import_error(name: str) -> str | None:
+    """Return why the package of a model, which is installed, cannot be imported, or None if it can."""
+    try:
+        import_module(ESTIMATORS[name].package)
+    except Exception as error:  # Each has its own when a library of the system's is missing, such as libgomp.
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    return None
 
 
 def estimator_from(path: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from equilog.compare.judge.statistics import summarise
 from equilog.compare.run import bundle
 from equilog.compare.run.answers import TargetNames, frequencies
 from equilog.compare.run.contenders import BASELINE, Contender, named
+from equilog.compare.run.estimators import estimator_from
 from equilog.compare.run.imported import is_import_path
 from equilog.compare.run.in_worker import attempt_for
 from equilog.compare.run.models import ModelSettings
@@ -42,6 +44,7 @@ from equilog.compare.run.one_run import (
     inputs,
     prepare,
 )
+from equilog.compare.run.storage import NotStorableError, why_not
 from equilog.compare.run.store import Store, fingerprint
 from equilog.compare.show.report import write_report
 from equilog.compare.show.tables import FOLDER as TABLES
@@ -118,6 +121,7 @@ def compare(
         KeyboardInterrupt: Ctrl-C before the first run had finished.
     """
     _check(plan, jobs)
+    unstorable = _unstorable(plan)
     metric = plan.metric or default_metric(dataset.task)
     splits = splits_of(dataset, plan.seeds, plan.test_fraction, plan.folds)
     settings = {
@@ -168,17 +172,20 @@ def compare(
             if interrupted:
                 raise KeyboardInterrupt
             raise DataError(f"Every run failed. {failures[0].reason}")
+        known = by_name()
         results = summarise(
             dataset,
             records,
             BASELINE[dataset.task],
             test_fraction=splits.test_fraction,
             metric=metric,
-            complexity={name: one.complexity for name, one in by_name().items()},
-            storable=[name for name, one in by_name().items() if one.storable],
+            complexity={name: one.complexity for name, one in known.items()},
+            unstorable={run["loss"]: "this command does not name it" for run in records if run["loss"] not in known}
+            | unstorable,
         )
         if plan.save is not None and plan.save in results["losses"]:
-            results["saved"] |= {"name": plan.save, "reason": "as asked by --save"}
+            but = f", but it cannot be saved: {unstorable[plan.save]}" if plan.save in unstorable else ""
+            results["saved"] |= {"name": plan.save, "reason": f"as asked by --save{but}"}
         results["splits"] = splits.summary
         results["data"]["notes"] += notes
         results["provenance"] = _provenance(plan, settings, records)
@@ -186,6 +193,9 @@ def compare(
         write_tables(folder / TABLES, results, records)
         write_report(folder / "report.html", results, records)
         return results
+
+    def fitted_and_saved(contender: Contender) -> Path:
+        return bundle.save(_fit(dataset, preprocessor, names, contender, run_settings), folder / "model")
 
     dataset = replace(dataset, features=read_once(preprocessor, dataset.features))
     with one_thread():
@@ -202,20 +212,38 @@ def compare(
         except KeyboardInterrupt:
             interrupted = True
         results = summed_up()
-        if not interrupted:
-            name = results["saved"]["name"]
-            best = by_name()[name]
-            model = attempted(
-                name,
-                "all rows",
-                lambda: bundle.save(_fit(dataset, preprocessor, names, best, run_settings), folder / "model"),
-            )
-            if isinstance(model, Failure):
-                ended(model)
-            else:
-                saved = model
-                ended()
+        model: Path | Failure | None = None
+        while not interrupted and model is None:
+            best = by_name()[results["saved"]["name"]]
+            try:
+                model = attempted(best.name, "all rows", partial(fitted_and_saved, best))
+            except NotStorableError as error:
+                # What a user's own model is made of is known only once it is trained.
+                alike = [one for one in by_name().values() if (one.kind, one.trained) == (best.kind, best.trained)]
+                unstorable |= {one.name: str(error) for one in alike}
+                results = summed_up()
+                if results["saved"]["name"] == best.name:
+                    model = Failure(best.name, f"{best.name} cannot be saved: {error}")
+        if isinstance(model, Failure):
+            ended(model)
+        elif model is not None:
+            saved = model
+            ended()
     return Comparison(results, tuple(failures), interrupted, folder, saved)
+
+
+def _unstorable(plan: Plan) -> dict[str, str]:
+    """Return which of the user's own models cannot be saved, as far as is known before they are trained, and why.
+
+    Raises:
+        DataError: one of them is to be saved.
+    """
+    estimators = {one.base: estimator_from(one.base) for one in plan.contenders if one.kind == "model" and one.foreign}
+    reasons = {base: reason for base, estimator in estimators.items() if (reason := why_not([estimator]))}
+    unstorable = {one.name: reasons[one.base] for one in plan.contenders if one.base in reasons}
+    if plan.save in unstorable:
+        raise DataError(f"--save: {plan.save} cannot be saved: {unstorable[plan.save]}. Save another.")
+    return unstorable
 
 
 def _settings_of_splits(dataset: Dataset, plan: Plan) -> dict[str, object]:
@@ -237,8 +265,6 @@ def _check(plan: Plan, jobs: int) -> None:
     names = [contender.name for contender in plan.contenders]
     if plan.save is not None and plan.save not in names:
         raise DataError(f'--save: no contender is called "{plan.save}". {did_you_mean(plan.save, names)}')
-    if any(contender.name == plan.save and not contender.storable for contender in plan.contenders):
-        raise DataError(f"--save: {plan.save} cannot be stored so that loading it runs no code. Save another.")
     try:
         check_parameters(LogBalancedClassifier(**asdict(plan.model)).get_params())
     except ValueError as error:
