@@ -48,6 +48,7 @@ try:
     from equilog.compare.run.large import pace_for, pace_note
     from equilog.compare.run.models import ModelSettings
     from equilog.compare.run.one_run import Failure
+    from equilog.compare.run.plan import Plan
     from equilog.compare.run.tracking import Log, Tracker, log_to
     from equilog.compare.show.terminal import print_results
     from equilog.verify import main as run_checks
@@ -193,7 +194,7 @@ def compare(
         sizes=[len(classes) for classes in dataset.class_names],
         decides=judged_by is None or bool(judged_by.metric().rule),
     )
-    plan = experiment.Plan(
+    plan = Plan(
         contenders=contenders,
         notes=notes,
         metric=judged_by,
@@ -243,7 +244,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _compared(
-    dataset: Dataset, plan: experiment.Plan, folder: Path, *, jobs: int, resume: bool, finished: Log | None
+    dataset: Dataset, plan: Plan, folder: Path, *, jobs: int, resume: bool, finished: Log | None
 ) -> experiment.Comparison:
     """Compare under a progress bar."""
     progress = Progress(

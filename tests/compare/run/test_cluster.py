@@ -14,8 +14,9 @@ from tests.compare.run.test_experiment import of_losses, runs_of
 from equilog.compare.errors import DataError
 from equilog.compare.run import cluster
 from equilog.compare.run.cluster import on_cluster
-from equilog.compare.run.experiment import Plan, compare
+from equilog.compare.run.experiment import compare
 from equilog.compare.run.models import ModelSettings
+from equilog.compare.run.plan import Plan
 
 distributed = pytest.importorskip("distributed", reason="pip install 'equilog[cluster]'")
 

@@ -24,9 +24,10 @@ from equilog.compare.judge.records import Results, RunRecord
 from equilog.compare.judge.statistics import summarise
 from equilog.compare.run import bundle
 from equilog.compare.run.contenders import BASELINE, Contender, chosen
-from equilog.compare.run.experiment import Comparison, Plan, compare
+from equilog.compare.run.experiment import Comparison, compare
 from equilog.compare.run.models import ModelSettings
 from equilog.compare.run.one_run import Failure
+from equilog.compare.run.plan import Plan
 from equilog.losses.criterion import Criterion
 
 KINDS = ("multiclass", "columns", "multilabel", "soft")

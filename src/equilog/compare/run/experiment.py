@@ -1,80 +1,36 @@
-"""The whole comparison: every contender on every split, spread over processes, stored as it goes, summed up at last."""
+"""The whole comparison: every contender on every split, stored as it goes, summed up, and the best one saved."""
 
 import json
-import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
-import torch
-from joblib import Parallel, delayed, effective_n_jobs
-from joblib.externals.loky import get_reusable_executor
 
-from equilog._version import __version__
 from equilog.compare.data.cautions import cautions
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor, read_once
 from equilog.compare.data.preprocessor import Preprocessor
-from equilog.compare.data.splits import TEST_FRACTION, Splits, splits_of
+from equilog.compare.data.splits import Splits, splits_of
 from equilog.compare.errors import DataError
-from equilog.compare.judge.chosen_metric import MetricChoice, default_metric
+from equilog.compare.judge.chosen_metric import default_metric
 from equilog.compare.judge.records import Provenance, Results, RunRecord
 from equilog.compare.judge.statistics import summarise
 from equilog.compare.run import bundle
 from equilog.compare.run.answers import TargetNames, frequencies
 from equilog.compare.run.contenders import BASELINE, Contender, named
-from equilog.compare.run.estimators import estimator_from
 from equilog.compare.run.imported import is_import_path
-from equilog.compare.run.in_worker import attempt_for
-from equilog.compare.run.models import ModelSettings
-from equilog.compare.run.one_run import (
-    Failure,
-    RunSettings,
-    Split,
-    attempted,
-    decide,
-    fit,
-    in_this_process,
-    inputs,
-    prepare,
-)
-from equilog.compare.run.storage import NotStorableError, why_not
-from equilog.compare.run.store import Store, fingerprint
+from equilog.compare.run.one_run import Failure, RunSettings, attempted, decide, fit, in_this_process, inputs
+from equilog.compare.run.plan import Plan, check, settings_of, unstorable_of
+from equilog.compare.run.storage import NotStorableError
+from equilog.compare.run.store import Store
+from equilog.compare.run.trainings import outcomes
 from equilog.compare.show.report import write_report
 from equilog.compare.show.tables import FOLDER as TABLES
 from equilog.compare.show.tables import write_tables
-from equilog.error_text import did_you_mean
-from equilog.sklearn import LogBalancedClassifier
-from equilog.sklearn.parameters import check_parameters
 from equilog.sklearn.threads import one_thread
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to compare."""
-
-    contenders: tuple[Contender, ...]
-    seeds: int = 5
-    """Splits drawn at random, rounds of folds, or windows of time, as `splits_of` makes them."""
-    test_fraction: float | None = None
-    folds: int | None = None
-    model: ModelSettings = field(default_factory=ModelSettings)
-    metric: MetricChoice | None = None
-    """What decides; the metric of the task if None."""
-    tune: bool = False
-    """Whether the learning rate of each loss is chosen on validation rows."""
-    save: str | None = None
-    """The contender to save; chosen by the results if None."""
-    command: str = ""
-    """As the results are to quote it."""
-    notes: tuple[str, ...] = ()
-    """What a user should know of the choice of contenders, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -120,210 +76,156 @@ def compare(
             or a process of a run was killed.
         KeyboardInterrupt: Ctrl-C before the first run had finished.
     """
-    _check(plan, jobs)
-    unstorable = _unstorable(plan)
-    metric = plan.metric or default_metric(dataset.task)
+    check(plan, jobs)
+    unstorable = unstorable_of(plan)
     splits = splits_of(dataset, plan.seeds, plan.test_fraction, plan.folds)
-    settings = {
-        "equilog": __version__,
-        "data": dataset.name,
-        "fingerprint": fingerprint(dataset),
-        **_settings_of_splits(dataset, plan),
-        **asdict(plan.model),
-        "metric": metric.name,
-        "costs": metric.costs,
-        "tune": plan.tune,
-    }
-    run_settings = RunSettings(metric, plan.model, plan.tune)
+    settings = settings_of(plan, dataset)
     preprocessor, notes = make_preprocessor(dataset.features, dataset.columns)
     notes += (*plan.notes, *cautions(dataset))
     store = Store.start(folder, settings, resume=resume)
-    done = {(run["loss"], run["seed"]) for run in store.runs()}
-    wanted = [
-        (contender, seed)
-        for seed in range(len(splits))
-        for contender in plan.contenders
-        if (contender.name, seed) not in done
-    ]
+    once = replace(dataset, features=read_once(preprocessor, dataset.features))
+    experiment = _Experiment(plan, once, preprocessor, splits, settings, notes, store, folder, unstorable)
+    wanted, done = experiment.wanted()
     if started is not None:
-        started(len(wanted) + len(done) + 1, len(done), [*dataset.notes, *notes])
+        started(len(wanted) + done + 1, done, [*dataset.notes, *notes])
 
-    names = TargetNames(dataset.task, dataset.target_names, dataset.class_names)
-    failures: list[Failure] = []
-    interrupted = False
-    saved = None
-
-    def ended(failure: Failure | None = None) -> None:
+    def ended(failure: Failure | None) -> None:
         if failure is not None:
-            failures.append(failure)
+            experiment.failures.append(failure)
         if advanced is not None:
             advanced(failure)
 
-    def by_name() -> dict[str, Contender]:
-        """Return the contenders of the plan, and those that an earlier one has finished."""
-        planned = {one.name: one for one in plan.contenders}
-        earlier = {run["loss"] for run in store.runs()} - planned.keys()
-        return planned | {name: named(name, dataset.task) for name in sorted(earlier) if not is_import_path(name)}
-
-    def summed_up() -> Results:
-        records = store.runs()
-        if not records:
-            store.discard()
-            if interrupted:
-                raise KeyboardInterrupt
-            raise DataError(f"Every run failed. {failures[0].reason}")
-        known = by_name()
-        results = summarise(
-            dataset,
-            records,
-            BASELINE[dataset.task],
-            test_fraction=splits.test_fraction,
-            metric=metric,
-            complexity={name: one.complexity for name, one in known.items()},
-            unstorable={run["loss"]: "this command does not name it" for run in records if run["loss"] not in known}
-            | unstorable,
-        )
-        if plan.save is not None and plan.save in results["losses"]:
-            but = f", but it cannot be saved: {unstorable[plan.save]}" if plan.save in unstorable else ""
-            results["saved"] |= {"name": plan.save, "reason": f"as asked by --save{but}"}
-        results["splits"] = splits.summary
-        results["data"]["notes"] += notes
-        results["provenance"] = _provenance(plan, settings, records)
-        store.finish(results)
-        write_tables(folder / TABLES, results, records)
-        write_report(folder / "report.html", results, records)
-        return results
-
-    def fitted_and_saved(contender: Contender) -> Path:
-        return bundle.save(_fit(dataset, preprocessor, names, contender, run_settings), folder / "model")
-
-    dataset = replace(dataset, features=read_once(preprocessor, dataset.features))
+    model: Path | None = None
+    interrupted = False
     with one_thread():
         try:
-            for outcomes in _outcomes(dataset, preprocessor, names, splits, run_settings, wanted, jobs):
-                for outcome in outcomes:
-                    if isinstance(outcome, Failure):
-                        ended(outcome)
-                        continue
-                    store.add(outcome)
-                    if finished is not None:
-                        finished(outcome)
-                    ended()
+            experiment.train(wanted, jobs, ended, finished)
         except KeyboardInterrupt:
             interrupted = True
-        results = summed_up()
-        model: Path | Failure | None = None
-        while not interrupted and model is None:
-            best = by_name()[results["saved"]["name"]]
+        results = experiment.summed_up(interrupted=interrupted)
+        if not interrupted:
+            results, saved = experiment.saved(results)
+            model = None if isinstance(saved, Failure) else saved
+            ended(saved if isinstance(saved, Failure) else None)
+    return Comparison(results, tuple(experiment.failures), interrupted, folder, model)
+
+
+@dataclass
+class _Experiment:
+    """A comparison under way."""
+
+    plan: Plan
+    dataset: Dataset
+    preprocessor: Preprocessor
+    splits: Splits
+    settings: Mapping[str, object]
+    notes: tuple[str, ...]
+    store: Store
+    folder: Path
+    unstorable: dict[str, str]
+    """The contenders that are known not to be storable, and why."""
+    failures: list[Failure] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.metric = self.plan.metric or default_metric(self.dataset.task)
+        self.run_settings = RunSettings(self.metric, self.plan.model, self.plan.tune)
+        self.names = TargetNames(self.dataset.task, self.dataset.target_names, self.dataset.class_names)
+
+    def wanted(self) -> tuple[list[tuple[Contender, int]], int]:
+        """Return the contenders and splits that are yet to be run, and how many are done."""
+        done = {(run["loss"], run["seed"]) for run in self.store.runs()}
+        every = [(contender, seed) for seed in range(len(self.splits)) for contender in self.plan.contenders]
+        return [(contender, seed) for contender, seed in every if (contender.name, seed) not in done], len(done)
+
+    def train(
+        self,
+        wanted: Sequence[tuple[Contender, int]],
+        jobs: int,
+        ended: Callable[[Failure | None], object],
+        finished: Callable[[RunRecord], object] | None,
+    ) -> None:
+        """Train what is wanted, and store what came of it as it ends."""
+        arguments = self.dataset, self.preprocessor, self.names, self.splits, self.run_settings
+        for several in outcomes(*arguments, wanted, jobs):
+            for outcome in several:
+                if isinstance(outcome, Failure):
+                    ended(outcome)
+                    continue
+                self.store.add(outcome)
+                if finished is not None:
+                    finished(outcome)
+                ended(None)
+
+    def contenders(self) -> dict[str, Contender]:
+        """Return the contenders of the plan by name, and those that an earlier one has finished."""
+        planned = {one.name: one for one in self.plan.contenders}
+        earlier = {run["loss"] for run in self.store.runs()} - planned.keys()
+        return planned | {name: named(name, self.dataset.task) for name in sorted(earlier) if not is_import_path(name)}
+
+    def summed_up(self, *, interrupted: bool = False) -> Results:
+        """Return the results of what is stored, and write them with their tables and report."""
+        records = self.store.runs()
+        if not records:
+            self.store.discard()
+            if interrupted:
+                raise KeyboardInterrupt
+            raise DataError(f"Every run failed. {self.failures[0].reason}")
+        known, save = self.contenders(), self.plan.save
+        unnamed = {run["loss"] for run in records} - known.keys()
+        results = summarise(
+            self.dataset,
+            records,
+            BASELINE[self.dataset.task],
+            test_fraction=self.splits.test_fraction,
+            metric=self.metric,
+            complexity={name: one.complexity for name, one in known.items()},
+            unstorable=dict.fromkeys(unnamed, "this command does not name it") | self.unstorable,
+        )
+        if save is not None and save in results["losses"]:
+            but = f", but it cannot be saved: {self.unstorable[save]}" if save in self.unstorable else ""
+            results["saved"] |= {"name": save, "reason": f"as asked by --save{but}"}
+        results["splits"] = self.splits.summary
+        results["data"]["notes"] += self.notes
+        results["provenance"] = _provenance(self.plan, self.settings, records)
+        self.store.finish(results)
+        write_tables(self.folder / TABLES, results, records)
+        write_report(self.folder / "report.html", results, records)
+        return results
+
+    def saved(self, results: Results) -> tuple[Results, Path | Failure]:
+        """Train the model to save on all rows, and store it; where it proves not to be storable, the next best.
+
+        What a user's own model is made of is known only once it is trained. Then the results say so.
+        """
+        while True:
+            contenders = self.contenders()
+            best = contenders[results["saved"]["name"]]
             try:
-                model = attempted(best.name, "all rows", partial(fitted_and_saved, best))
+                return results, attempted(best.name, "all rows", partial(self._fitted_and_stored, best))
             except NotStorableError as error:
-                # What a user's own model is made of is known only once it is trained.
-                alike = [one for one in by_name().values() if (one.kind, one.trained) == (best.kind, best.trained)]
-                unstorable |= {one.name: str(error) for one in alike}
-                results = summed_up()
+                alike = [one for one in contenders.values() if (one.kind, one.trained) == (best.kind, best.trained)]
+                self.unstorable |= {one.name: str(error) for one in alike}
+                results = self.summed_up()
                 if results["saved"]["name"] == best.name:
-                    model = Failure(best.name, f"{best.name} cannot be saved: {error}")
-        if isinstance(model, Failure):
-            ended(model)
-        elif model is not None:
-            saved = model
-            ended()
-    return Comparison(results, tuple(failures), interrupted, folder, saved)
+                    return results, Failure(best.name, f"{best.name} cannot be saved: {error}")
 
-
-def _unstorable(plan: Plan) -> dict[str, str]:
-    """Return which of the user's own models cannot be saved, as far as is known before they are trained, and why.
-
-    Raises:
-        DataError: one of them is to be saved.
-    """
-    estimators = {one.base: estimator_from(one.base) for one in plan.contenders if one.kind == "model" and one.foreign}
-    reasons = {base: reason for base, estimator in estimators.items() if (reason := why_not([estimator]))}
-    unstorable = {one.name: reasons[one.base] for one in plan.contenders if one.base in reasons}
-    if plan.save in unstorable:
-        raise DataError(f"--save: {plan.save} cannot be saved: {unstorable[plan.save]}. Save another.")
-    return unstorable
-
-
-def _settings_of_splits(dataset: Dataset, plan: Plan) -> dict[str, object]:
-    """Return what makes a split of some number what it is, however many there are."""
-    by = dataset.split_column
-    return {
-        "test_fraction": plan.test_fraction or TEST_FRACTION,
-        "folds": plan.folds,
-        "split by": by and by.by,
-        "split column": by and by.name,
-        # How many windows there are decides where each begins.
-        "windows": plan.seeds if by is not None and by.by == "time" else None,
-    }
-
-
-def _check(plan: Plan, jobs: int) -> None:
-    if jobs == 0:
-        raise DataError("--jobs must be a number of processes, or -1 for one a processor; got 0.")
-    names = [contender.name for contender in plan.contenders]
-    if plan.save is not None and plan.save not in names:
-        raise DataError(f'--save: no contender is called "{plan.save}". {did_you_mean(plan.save, names)}')
-    try:
-        check_parameters(LogBalancedClassifier(**asdict(plan.model)).get_params())
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    try:
-        torch.empty(0, device=plan.model.device)
-    except (RuntimeError, AssertionError) as error:
-        # torch goes on about how the device could be debugged.
-        raise DataError(f"--device {plan.model.device} cannot be used: {str(error).splitlines()[0]}") from error
-
-
-def _outcomes(
-    dataset: Dataset,
-    preprocessor: Preprocessor,
-    names: TargetNames,
-    splits: Splits,
-    settings: RunSettings,
-    wanted: Sequence[tuple[Contender, int]],
-    jobs: int,
-) -> Iterator[list[RunRecord | Failure]]:
-    """Yield what came of each training, in the order they end."""
-    # A training is much more than handing it out: joblib would make batches of those that end at once.
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c", batch_size=1)
-    tasks = chain(
-        # Nothing to train: a process imports what it needs while the first split is prepared.
-        [(None, [])] * min(effective_n_jobs(jobs), len(wanted)),
-        _tasks(dataset, preprocessor, splits, wanted),
-    )
-    runs = parallel(
-        delayed(attempt_for)(os.getpid(), split, names, contenders, settings) for split, contenders in tasks
-    )
-    try:
-        for outcome in runs:  # noqa: UP028 - `yield from` would close them before `finally` does
-            yield outcome
-    except BrokenExecutor as error:
-        raise DataError(
-            "A process was killed, most often for want of memory. What had finished is kept: go on by --resume with "
-            "fewer --jobs."
-        ) from error
-    finally:
-        # Left off half-way, joblib warns that it cancels the other runs, which is what is wanted.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            runs.close()
-        # They would keep their memory, which training the model on all rows may need.
-        get_reusable_executor().shutdown()
-
-
-def _tasks(
-    dataset: Dataset, preprocessor: Preprocessor, splits: Splits, wanted: Sequence[tuple[Contender, int]]
-) -> Iterator[tuple[Split, list[Contender]]]:
-    """Yield each training's split and the contenders that share it, preparing a split when its first is handed out."""
-    for seed, pairs in groupby(wanted, key=lambda pair: pair[1]):
-        split = prepare(dataset, preprocessor, splits.rows[seed], seed)
-        shared: dict[tuple[str, str], list[Contender]] = {}
-        for contender, _ in pairs:
-            shared.setdefault((contender.kind, contender.trained), []).append(contender)
-        for contenders in shared.values():
-            yield split, contenders
+    def _fitted_and_stored(self, contender: Contender) -> Path:
+        """Fit the preprocessing and a contender on all rows, thinned where the data set asks for it, and store both."""
+        dataset = self.dataset
+        rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
+        with in_this_process():
+            features = inputs(self.preprocessor.fit(dataset.features, rows=rows), dataset, rows)
+        target = dataset.target[rows]
+        arguments = features, target, self.names, contender, self.run_settings, 0
+        model = bundle.Bundle(
+            self.preprocessor,
+            decide(fit(*arguments), *arguments),
+            self.names,
+            tuple(name for name, column in (dataset.columns or {}).items() if column.kind == "identifier"),
+            tuple(tuple(share.tolist()) for share in frequencies(target, self.names)),
+            contender.name,
+        )
+        return bundle.save(model, self.folder / "model")
 
 
 def _provenance(plan: Plan, settings: Mapping[str, object], runs: Sequence[RunRecord]) -> Provenance:
@@ -341,22 +243,3 @@ def _provenance(plan: Plan, settings: Mapping[str, object], runs: Sequence[RunRe
         "seconds": {name: float(np.mean(values)) for name, values in seconds.items()},
         "chosen": found,
     }
-
-
-def _fit(
-    dataset: Dataset,
-    preprocessor: Preprocessor,
-    names: TargetNames,
-    contender: Contender,
-    settings: RunSettings,
-) -> bundle.Bundle:
-    """Fit the preprocessing and the contender on all rows, thinned where the data set asks for it."""
-    rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
-    with in_this_process():
-        features = inputs(preprocessor.fit(dataset.features, rows=rows), dataset, rows)
-    target = dataset.target[rows]
-    arguments = features, target, names, contender, settings, 0
-    fitted = decide(fit(*arguments), *arguments)
-    identifiers = [name for name, column in (dataset.columns or {}).items() if column.kind == "identifier"]
-    shares = tuple(tuple(share.tolist()) for share in frequencies(target, names))
-    return bundle.Bundle(preprocessor, fitted, names, tuple(identifiers), shares, contender.name)
