@@ -87,6 +87,8 @@ FORMS = [
     Form("labels, bool", "labels", 4096, 32000, torch.float32),
     Form("labels, bool", "labels", 4096, 32000, torch.bfloat16),
     Form("labels, bool", "labels", 65536, 80, torch.float32),
+    Form("labels, nll", "labels", 4096, 32000, torch.bfloat16, {"inner": "nll"}),
+    Form("labels, divergence", "labels", 65536, 80, torch.float32, {"inner": "divergence"}),
     Form(f"labels, {NAMED} by index", "named", 4096, 32000, torch.float32),
     Form("linear layer, batch", "linear", 8192, 128256, torch.bfloat16, width=4096),
 ]

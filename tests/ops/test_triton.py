@@ -187,25 +187,35 @@ def test_soft_odds_compile_for_gpus(classes: int, score: str, inner: str, capabi
 @not_interpreted
 @pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize(
-    ("labels", "score", "target", "capability"),
-    [(32000, "bf16", "i8", 80), (80, "fp32", None, 90)],
+    ("labels", "score", "target", "inner", "capability"),
+    [
+        (32000, "bf16", "i8", "odds", 80),
+        (80, "fp32", None, "odds", 90),
+        (80, "fp32", "fp32", "divergence", 80),
+        (1000, "bf16", "bf16", "power", 90),
+    ],
 )
-def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None, capability: int) -> None:
-    """By a value a label, and where the target has none by the bits of named positives."""
-    from equilog.ops.label_sums import triton
+def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None, inner: str, capability: int) -> None:
+    """By a value a label, and where the target has none by the bits of named positives; and of pools by id."""
+    from equilog.ops.label_sums import triton, triton_kernels
 
-    wide = wide_of(score)
-    types = pointers("of_pools log_sums upstream weight", wide) | pointers("z gradient", score) | {"scale": "fp64"}
+    wide, by_id = wide_of(score), inner == "power"
+    types = pointers("parts of_pools log_sums upstream weight residuals", wide) | {"scale": "fp64"}
     types |= pointers("bits", "i32") | pointers("index", "i64") | (pointers("target", target) if target else {})
-    fixed = triton._layout.__wrapped__(labels) | {"label_stride": 1, "target_label": 1, "weight_label": 1}
+    types |= pointers("z gradient", score)
+    where = "order starts first_chunks slot_of_chunk ids"
+    types |= pointers(where, "i64")
+    fixed = triton._layout.__wrapped__(labels, 1 if by_id else triton._TILE)
+    fixed |= {"label_stride": 1, "target_label": 1, "weight_label": 1, "INNER": inner}
     options = {"num_warps": fixed.pop("num_warps")}
     fixed |= {"bits": None} if target else {"target": None}
     fixed |= {"weight": None} if labels == 80 else {}
-    for kernel in (triton._sums_kernel, triton._gradient_kernel):
+    fixed |= {} if by_id else dict.fromkeys([*where.split(), "residuals"])
+    for kernel in (triton_kernels.sums_kernel, triton_kernels.gradient_kernel):
         assert "st.global" in compiled(kernel, types, fixed, capability, **options)
     if not target:
         fixed = {"BLOCK": triton._BLOCK}
-        assert "atom" in compiled(triton._bits_kernel, types, fixed, capability)
+        assert "atom" in compiled(triton_kernels.bits_kernel, types, fixed, capability)
 
 
 @pytest.mark.slow

@@ -120,7 +120,10 @@ SOFT: dict[str, Options] = {
 LABELS: dict[str, Options] = {
     "samples": {},
     "batch": {"pool": "batch", "pos_weight": 2.0},
+    "power by id": {"inner": "power", "pool": torch.arange(N * C).view(N, C) % 5},
+    "nll": {"inner": "nll", "pool": "batch"},
     "everything": {
+        "inner": "divergence",
         "weight": torch.linspace(0.5, 2, C),
         "sample_weight": torch.linspace(0, 2, N),
         "mask": torch.arange(C) != 2,
@@ -166,11 +169,11 @@ def test_yes_no_labels(name: str, dtype: torch.dtype) -> None:
     positive = torch.rand(N, C, generator=torch.Generator().manual_seed(1)) < 0.3
     named = torch.where(positive, torch.arange(C), C).sort(1).values
     named = torch.where(named == C, -1, named)
-    for target, options in (
-        (positive, {}),
-        (positive.long(), {"index_target": False}),
-        (named, {"index_target": True}),
-    ):
+    soft = torch.rand(N, C, generator=torch.Generator().manual_seed(2)).to(dtype)
+    targets: list[tuple[Tensor, Options]] = [(positive, {}), (positive.long(), {"index_target": False}), (soft, {})]
+    if name != "power by id":
+        targets.append((named, {"index_target": True}))
+    for target, options in targets:
         assert_as_formulas(multilabel_cross_entropy, logits, target, LABELS[name] | options)
 
 
@@ -193,7 +196,9 @@ def test_parts_of_a_whole() -> None:
     torch.testing.assert_close(torch.cat(found), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("kind", ["index", "recommended", "smoothed", "divergence", "soft", "ids", "labels", "named"])
+@pytest.mark.parametrize(
+    "kind", ["index", "recommended", "smoothed", "divergence", "soft", "ids", "labels", "nll", "named"]
+)
 @pytest.mark.usefixtures("by_kernels")
 def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     """Nothing of their size is made but the gradient of the logits, in their own type."""
@@ -209,6 +214,7 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
         "soft": (log_balanced_cross_entropy, logits.detach().softmax(1), {"prior": prior}),
         "ids": (log_balanced_cross_entropy, logits.detach().softmax(1), {"pool": torch.arange(N, device=DEVICE) % 3}),
         "labels": (multilabel_cross_entropy, logits.detach() > 1.0, {"pos_weight": 2.0}),
+        "gentle labels": (multilabel_cross_entropy, logits.detach().sigmoid(), {"inner": "nll"}),
         "named": (multilabel_cross_entropy, index[:, None], {"weight": prior}),
     }
     loss, target, options = targets[kind]
@@ -241,6 +247,7 @@ GRAPHED: dict[str, tuple[Callable[..., Tensor], str, Options]] = {
     "probabilities": (log_balanced_cross_entropy, "soft", {}),
     "smoothed": (log_balanced_cross_entropy, "index", {"label_smoothing": 0.1, "inner": "power"}),
     "labels": (multilabel_cross_entropy, "labels", {}),
+    "gentle labels": (multilabel_cross_entropy, "soft", {"inner": "nll"}),
     "named labels": (multilabel_cross_entropy, "named", {"index_target": True}),
 }
 
@@ -305,6 +312,7 @@ COMPILED: dict[str, tuple[Callable[..., Tensor], Options, str]] = {
     "soft": (log_balanced_cross_entropy, {}, "class_log_odds_sums"),
     "smoothed": (log_balanced_cross_entropy, {"label_smoothing": 0.1, "pool": 4}, "class_log_odds_sums"),
     "labels": (multilabel_cross_entropy, {}, "label_log_sums_of_pools"),
+    "gentle labels": (multilabel_cross_entropy, {"inner": "nll"}, "label_log_sums_of_pools"),
 }
 
 
@@ -325,7 +333,7 @@ def test_compiles_whole_and_once_for_all_sizes(kind: str) -> None:
     compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=note))
     logits, labels = draws()
     soft = logits.nan_to_num(0.0).softmax(1)
-    target = {"soft": soft, "labels": soft > 0.3}.get(kind, labels)
+    target = {"soft": soft, "labels": soft > 0.3, "gentle labels": soft}.get(kind, labels)
     logits = logits if kind in ("index", "pairs") else logits.nan_to_num(0.0, neginf=-2.0)
     for size in (N, 11, 17, 13):
         found = value_and_gradient(compiled, logits[:size], target[:size], options)

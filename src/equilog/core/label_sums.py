@@ -17,17 +17,13 @@ from equilog.ops import (
     Units,
     as_compute_dtype,
     as_two_classes,
-    compute_dtype,
     indexed_label_log_sums,
-    label_log_terms,
     log_sum_exp_by,
-    log_terms_of_labels,
     pooled_label_log_sums,
     pooled_label_logs,
+    pooled_label_residual,
     pooled_label_terms,
-    pooled_sums,
     precise,
-    shares_of,
     takes_label_logs,
 )
 
@@ -80,11 +76,12 @@ def pooled_sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: f
     if pools.sample_ids is not None:
         of_samples = pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.positions, scale)
         return log_sum_exp_by(of_samples, pools.sample_ids, pools.count)
-    terms = label_log_terms(labels.logits, labels.target, scale, labels.weight)
-    return pools.log_sums(torch.stack(terms, 1))
+    return _sums_of_terms(labels, pools, scale, "odds")[0]
 
 
-def sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float, inner: Inner) -> GroupSums:
+def sums_of_labels(
+    labels: Labels | IndexedLabels, pools: Pools, scale: float, inner: Inner, *, compensated: bool = True
+) -> GroupSums:
     """Return the logs of each pool's positive and negative sum, and what the best scores leave of them.
 
     A label is a set of two classes, yes and no, with the log odds -x and x against them.
@@ -92,20 +89,28 @@ def sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float, i
     if inner.name == "odds":
         return GroupSums(pooled_sums_of_labels(labels, pools, scale))
     assert isinstance(labels, Labels)
-    data, term = (labels.logits, labels.target, labels.weight), inner.log_of_soft
-    if pools.consecutive and pools.sets:
-        log_sums = pooled_label_terms(*data, term, pools.size, scale)
-    else:
-        log_sums = pools.log_sums(log_terms_of_labels(*data, term, scale))
-    soft = labels.may_be_soft and not inner.separate
-    return GroupSums(log_sums, residual=residual_of_labels(labels, pools, inner) if soft else None)
+    soft = compensated and labels.may_be_soft and not inner.separate
+    log_sums, residual = _sums_of_terms(labels, pools, scale, inner.name, with_residual=soft)
+    return GroupSums(log_sums, residual=residual)
+
+
+def _sums_of_terms(
+    labels: Labels, pools: Pools, scale: float, inner: str, *, with_residual: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return the log sums (P, 2) of an inner term and, where it is asked for, what the best scores leave of them."""
+    data = labels.logits, labels.target, labels.weight, inner
+    if pools.sample_ids is None:
+        size, ids = pools.partition
+        return pooled_label_terms(*data, size, with_residual, scale, ids)
+    of_samples, residual = pooled_label_terms(*data, pools.positions, with_residual, scale)
+    if residual is not None:
+        residual = residual.new_zeros(pools.count, 2).index_add(0, pools.sample_ids, residual)
+    return log_sum_exp_by(of_samples, pools.sample_ids, pools.count), residual
 
 
 def residual_of_labels(labels: Labels, pools: Pools, inner: Inner) -> Tensor:
     """Return what the best scores leave of each pool's positive and negative sum (P, 2); no gradient."""
-    target = labels.target if labels.weight is None else torch.where(labels.weight == 0, 0.0, labels.target)
-    probs, log_weight = shares_of(target.to(compute_dtype(labels.logits)), labels.weight)
-    return pooled_sums(inner.residual, probs, log_weight, *pools.partition)
+    return pooled_label_residual(labels.logits, labels.target, labels.weight, inner.name, *pools.partition)
 
 
 def two_classes_of(labels: Labels, scale: float) -> tuple[Tensor, Tensor, Tensor]:

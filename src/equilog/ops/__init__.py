@@ -20,11 +20,10 @@ from equilog.ops.label_logs import pooled_label_logs, takes_label_logs
 from equilog.ops.label_sums import (
     PADDING,
     indexed_label_log_sums,
-    label_log_terms,
     pooled_label_log_sums,
     sorted_positives,
 )
-from equilog.ops.label_terms import as_two_classes, log_terms_of_labels, pooled_label_terms, shares_of
+from equilog.ops.label_terms import as_two_classes, pooled_label_residual, pooled_label_terms
 from equilog.ops.logspace import least_with_log, log_expm1, log_of_sum, log_one_plus, log_sum_exp, usable_peak
 from equilog.ops.pair_sums import pair_log_terms, pooled_pair_log_sums
 from equilog.ops.scores import scores_of
@@ -60,7 +59,6 @@ __all__ = [
     "indexed_label_log_sums",
     "is_sharded",
     "is_transformed",
-    "label_log_terms",
     "least_with_log",
     "log_expm1",
     "log_of_gap",
@@ -70,7 +68,6 @@ __all__ = [
     "log_sum_exp",
     "log_sum_exp_at_first",
     "log_sum_exp_by",
-    "log_terms_of_labels",
     "log_weighted",
     "logs_held",
     "mean_of",
@@ -80,12 +77,12 @@ __all__ = [
     "pooled_index_logs",
     "pooled_label_log_sums",
     "pooled_label_logs",
+    "pooled_label_residual",
     "pooled_label_terms",
     "pooled_pair_log_sums",
     "pooled_sums",
     "precise",
     "scores_of",
-    "shares_of",
     "sorted_positives",
     "takes_class_log_odds",
     "takes_ignored",

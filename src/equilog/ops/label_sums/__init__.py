@@ -5,13 +5,12 @@ from torch import Tensor
 
 from equilog.ops import dispatch
 from equilog.ops.label_sums import chunked, native, reference
-from equilog.ops.label_sums.reference import PADDING, label_log_terms
+from equilog.ops.label_sums.reference import PADDING
 
 __all__ = [
     "PADDING",
     "indexed_label_log_sums",
     "is_for_native",
-    "label_log_terms",
     "pooled_label_log_sums",
     "sorted_positives",
 ]
@@ -90,13 +89,13 @@ def _is_for_triton(logits: Tensor, target: Tensor, weight: Tensor | None, *_: fl
 def _by_triton(logits: Tensor, target: Tensor, weight: Tensor | None, pool_size: int, scale: float) -> Tensor:
     from equilog.ops.label_sums import triton
 
-    return triton.label_log_sums(logits, target, weight, pool_size, scale)
+    return triton.label_log_sums(logits, target, weight, pool_size, scale)[0]
 
 
 def _indexed_by_triton(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float) -> Tensor:
     from equilog.ops.label_sums import triton
 
-    return triton.indexed_label_log_sums(logits, index, weight, scale)
+    return triton.label_log_sums(logits, index, weight, logits.shape[1], scale)[0]
 
 
 _pooled_label_log_sums = dispatch.Operation(
