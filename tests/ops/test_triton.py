@@ -200,7 +200,7 @@ def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None
     from equilog.ops.label_sums import triton, triton_kernels
 
     wide, by_id = wide_of(score), inner == "power"
-    types = pointers("parts of_pools log_sums upstream weight residuals", wide) | {"scale": "fp64"}
+    types = pointers("parts of_pools log_sums upstream weight shift residuals", wide) | {"scale": "fp64"}
     types |= pointers("bits", "i32") | pointers("index", "i64") | (pointers("target", target) if target else {})
     types |= pointers("z gradient", score)
     where = "order starts first_chunks slot_of_chunk ids"
@@ -208,8 +208,9 @@ def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None
     fixed = triton._layout.__wrapped__(labels, 1 if by_id else triton._TILE)
     fixed |= {"label_stride": 1, "target_label": 1, "weight_label": 1, "INNER": inner}
     options = {"num_warps": fixed.pop("num_warps")}
+    fixed |= {"span": 1, "gradient_label": 1, "NUMBER": triton.offset_type(2**33 if by_id else 2**20)}
     fixed |= {"bits": None} if target else {"target": None}
-    fixed |= {"weight": None} if labels == 80 else {}
+    fixed |= {"weight": None, "shift": None} if labels == 80 else {}
     fixed |= {} if by_id else dict.fromkeys([*where.split(), "residuals"])
     for kernel in (triton_kernels.sums_kernel, triton_kernels.gradient_kernel):
         assert "st.global" in compiled(kernel, types, fixed, capability, **options)

@@ -122,8 +122,10 @@ LABELS: dict[str, Options] = {
     "batch": {"pool": "batch", "pos_weight": 2.0},
     "power by id": {"inner": "power", "pool": torch.arange(N * C).view(N, C) % 5},
     "nll": {"inner": "nll", "pool": "batch"},
+    "labels apart, prior": {"pool": "label", "prior": torch.linspace(0.1, 0.8, C), "mask": torch.arange(C) != 2},
     "everything": {
         "inner": "divergence",
+        "prior": torch.linspace(0.1, 0.8, C),
         "weight": torch.linspace(0.5, 2, C),
         "sample_weight": torch.linspace(0, 2, N),
         "mask": torch.arange(C) != 2,
@@ -197,7 +199,8 @@ def test_parts_of_a_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["index", "recommended", "smoothed", "divergence", "soft", "ids", "labels", "nll", "named"]
+    "kind",
+    ["index", "recommended", "smoothed", "divergence", "soft", "ids", "labels", "gentle-labels", "by-label", "named"],
 )
 @pytest.mark.usefixtures("by_kernels")
 def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
@@ -206,6 +209,7 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     logits = torch.randn(N, 64, generator=generator).to(DEVICE, torch.bfloat16).requires_grad_()
     index = torch.randint(64, (N,), generator=generator).to(DEVICE)
     prior = torch.arange(1, 65, device=DEVICE)
+    odds = prior / 65
     targets: dict[str, tuple[Callable[..., Tensor], Tensor, Options]] = {
         "index": (log_balanced_cross_entropy, index, {}),
         "recommended": (log_balanced_cross_entropy, index, {"pool": 16, "prior": prior}),
@@ -214,8 +218,9 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
         "soft": (log_balanced_cross_entropy, logits.detach().softmax(1), {"prior": prior}),
         "ids": (log_balanced_cross_entropy, logits.detach().softmax(1), {"pool": torch.arange(N, device=DEVICE) % 3}),
         "labels": (multilabel_cross_entropy, logits.detach() > 1.0, {"pos_weight": 2.0}),
-        "gentle labels": (multilabel_cross_entropy, logits.detach().sigmoid(), {"inner": "nll"}),
-        "named": (multilabel_cross_entropy, index[:, None], {"weight": prior}),
+        "gentle-labels": (multilabel_cross_entropy, logits.detach().sigmoid(), {"inner": "nll", "prior": odds}),
+        "by-label": (multilabel_cross_entropy, logits.detach() > 1.0, {"pool": "label", "prior": odds}),
+        "named": (multilabel_cross_entropy, index[:, None], {"weight": prior, "prior": odds}),
     }
     loss, target, options = targets[kind]
     with Largest(logits.nbytes, logits, target) as seen:
@@ -313,6 +318,11 @@ COMPILED: dict[str, tuple[Callable[..., Tensor], Options, str]] = {
     "smoothed": (log_balanced_cross_entropy, {"label_smoothing": 0.1, "pool": 4}, "class_log_odds_sums"),
     "labels": (multilabel_cross_entropy, {}, "label_log_sums_of_pools"),
     "gentle labels": (multilabel_cross_entropy, {"inner": "nll"}, "label_log_sums_of_pools"),
+    "labels apart": (
+        multilabel_cross_entropy,
+        {"pool": "label", "prior": torch.linspace(0.1, 0.8, C)},
+        "label_log_sums_of_pools",
+    ),
 }
 
 
@@ -333,7 +343,7 @@ def test_compiles_whole_and_once_for_all_sizes(kind: str) -> None:
     compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=note))
     logits, labels = draws()
     soft = logits.nan_to_num(0.0).softmax(1)
-    target = {"soft": soft, "labels": soft > 0.3, "gentle labels": soft}.get(kind, labels)
+    target = {"soft": soft, "labels": soft > 0.3, "gentle labels": soft, "labels apart": soft > 0.3}.get(kind, labels)
     logits = logits if kind in ("index", "pairs") else logits.nan_to_num(0.0, neginf=-2.0)
     for size in (N, 11, 17, 13):
         found = value_and_gradient(compiled, logits[:size], target[:size], options)

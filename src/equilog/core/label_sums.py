@@ -14,6 +14,7 @@ from equilog.core.pools import Pools, as_pools, spans_parts
 from equilog.inputs.labels import IndexedLabels, Labels, label_count, sum_by_label
 from equilog.inputs.options import LabelOptions
 from equilog.ops import (
+    LabelSums,
     Units,
     as_compute_dtype,
     as_two_classes,
@@ -67,13 +68,14 @@ def layout_of_labels(options: LabelOptions, shape: torch.Size, *, counts: bool =
 def pooled_sums_of_labels(labels: Labels | IndexedLabels, pools: Pools, scale: float) -> Tensor:
     """Return the logs of each pool's positive and negative sum (P, 2): of v t exp(-x) and of v (1 - t) exp(x)."""
     if isinstance(labels, IndexedLabels):
-        of_samples = indexed_label_log_sums(labels.logits, labels.index, labels.weight, scale)
+        of_samples = indexed_label_log_sums(labels.logits, labels.index, labels.weight, scale, labels.shift)
         if labels.wrong is not None:
             of_samples = torch.where(labels.wrong[:, None], torch.nan, of_samples)
         return of_samples if pools.consecutive and pools.size == 1 else pools.log_sums(of_samples)
-    if pools.consecutive and pools.sets:
+    plain = labels.shift is None and not labels.turned
+    if plain and pools.consecutive and pools.sets:
         return pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.size, scale)
-    if pools.sample_ids is not None:
+    if plain and pools.sample_ids is not None:
         of_samples = pooled_label_log_sums(labels.logits, labels.target, labels.weight, pools.positions, scale)
         return log_sum_exp_by(of_samples, pools.sample_ids, pools.count)
     return _sums_of_terms(labels, pools, scale, "odds")[0]
@@ -98,14 +100,15 @@ def _sums_of_terms(
     labels: Labels, pools: Pools, scale: float, inner: str, *, with_residual: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Return the log sums (P, 2) of an inner term and, where it is asked for, what the best scores leave of them."""
-    data = labels.logits, labels.target, labels.weight, inner
-    if pools.sample_ids is None:
-        size, ids = pools.partition
-        return pooled_label_terms(*data, size, with_residual, scale, ids)
-    of_samples, residual = pooled_label_terms(*data, pools.positions, with_residual, scale)
-    if residual is not None:
-        residual = residual.new_zeros(pools.count, 2).index_add(0, pools.sample_ids, residual)
-    return log_sum_exp_by(of_samples, pools.sample_ids, pools.count), residual
+    by_sample = pools.sample_ids is not None
+    size, ids = (pools.positions, None) if by_sample else pools.partition
+    asked = LabelSums(size, scale, inner, labels.span, labels.columns, with_residual)
+    log_sums, residual = pooled_label_terms(labels.logits, labels.target, labels.weight, asked, labels.shift, ids)
+    if pools.sample_ids is not None:
+        log_sums = log_sum_exp_by(log_sums, pools.sample_ids, pools.count)
+        if residual is not None:
+            residual = residual.new_zeros(pools.count, 2).index_add(0, pools.sample_ids, residual)
+    return log_sums, residual
 
 
 def residual_of_labels(labels: Labels, pools: Pools, inner: Inner) -> Tensor:
@@ -115,7 +118,7 @@ def residual_of_labels(labels: Labels, pools: Pools, inner: Inner) -> Tensor:
 
 def two_classes_of(labels: Labels, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the log odds (n, 2) against yes and no, their shares (n, 2) in the target, and the log weights (n,)."""
-    return as_two_classes(labels.logits, labels.target, labels.weight, scale)
+    return as_two_classes(*labels.in_order(), scale)
 
 
 def label_logs(
@@ -132,7 +135,7 @@ def label_logs(
         logits, target, size = labels.logits.reshape(-1), labels.index, labels.labels_per_set
         if labels.wrong is not None or pools.size != 1:
             return None
-    learns = factors is not None and factors.requires_grad
+    learns = (factors is not None and factors.requires_grad) or labels.shift is not None
     if learns or not pools.consecutive or not takes_label_logs(logits, target, labels.weight, size):
         return None
     return lambda units: pooled_label_logs(

@@ -23,7 +23,14 @@ from equilog.ops.label_sums import (
     pooled_label_log_sums,
     sorted_positives,
 )
-from equilog.ops.label_terms import as_two_classes, pooled_label_residual, pooled_label_terms
+from equilog.ops.label_terms import (
+    LabelSums,
+    as_two_classes,
+    in_order,
+    pooled_label_residual,
+    pooled_label_terms,
+    reads_in_place,
+)
 from equilog.ops.logspace import least_with_log, log_expm1, log_of_sum, log_one_plus, log_sum_exp, usable_peak
 from equilog.ops.pair_sums import pair_log_terms, pooled_pair_log_sums
 from equilog.ops.scores import scores_of
@@ -45,6 +52,7 @@ from equilog.ops.units import Units, logs_held, mean_of
 __all__ = [
     "PADDING",
     "TERMS",
+    "LabelSums",
     "Look",
     "NotPlainError",
     "Units",
@@ -55,6 +63,7 @@ __all__ = [
     "compute_dtype",
     "finds_first",
     "gather_shards",
+    "in_order",
     "index_log_odds",
     "indexed_label_log_sums",
     "is_sharded",
@@ -82,6 +91,7 @@ __all__ = [
     "pooled_pair_log_sums",
     "pooled_sums",
     "precise",
+    "reads_in_place",
     "scores_of",
     "sorted_positives",
     "takes_class_log_odds",

@@ -1,7 +1,8 @@
 """The kernels of labels' sums: what each label adds to the positives and to the negatives of its pool.
 
 A label is a set of two classes with the log odds -x against yes and x against no. A pool is `size` consecutive labels;
-or, of `size` pools, the labels that share an id, a chunk of their order at a time.
+or, of `size` pools, the labels that share an id, a chunk of their order at a time. The number of label i, for what is
+added to its logit, is i // span modulo `labels`.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
@@ -25,9 +26,9 @@ def bits_kernel(index, bits, n, most, labels, words, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n", "size", "chunk"])
 def sums_kernel(
-    z, target, bits, weight, order, starts, first_chunks, slot_of_chunk, n, size, pool_stride, label_stride,
-    target_pool, target_label, words, weight_pool, weight_label, scale: tl.float64, parts, log_sums, residuals, chunk,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
+    z, target, bits, weight, shift, order, starts, first_chunks, slot_of_chunk, n, size, pool_stride, label_stride,
+    target_pool, target_label, words, weight_pool, weight_label, span, labels, scale: tl.float64, parts, log_sums,
+    residuals, chunk, ROWS: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr, NUMBER: tl.constexpr,
 ):  # fmt: skip
     """Sum both sides of a chunk of the labels of a few pools; of pools by id of one."""
     wide = parts.dtype.element_ty
@@ -51,11 +52,13 @@ def sums_kernel(
         if order is not None:
             is_label = label < end
             label = tl.load(order + label, mask=is_label, other=0)
+            at = label
         else:
-            is_label = (label < size) & (pool * size + label < n)
+            at = pool * size + label
+            is_label = (label < size) & (at < n)
         x, yes, no, factor = _labels_at(
-            z, target, bits, weight, pool, label, is_label, pool_stride, label_stride, target_pool, target_label, words,
-            weight_pool, weight_label, scale, wide,
+            z, target, bits, weight, shift, pool, label, at.to(NUMBER), is_label, pool_stride, label_stride,
+            target_pool, target_label, words, weight_pool, weight_label, span, labels, scale, wide,
         )  # fmt: skip
         share, exponent = _term(yes, factor, -x, INNER)
         yes_peak, yes_total = _added(share, exponent, yes_peak, yes_total)
@@ -80,35 +83,37 @@ def sums_kernel(
 
 @triton.jit(do_not_specialize=["n", "size"])
 def gradient_kernel(
-    z, target, bits, weight, ids, n, size, pool_stride, label_stride, target_pool, target_label, words, weight_pool,
-    weight_label, scale: tl.float64, of_pools, upstream, gradient, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    INNER: tl.constexpr,
+    z, target, bits, weight, shift, ids, n, size, pool_stride, label_stride, target_pool, target_label, words,
+    weight_pool, weight_label, span, labels, scale: tl.float64, of_pools, upstream, gradient, gradient_pool,
+    gradient_label, ROWS: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr, NUMBER: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of a block of the labels of a few pools; of pools by id, of `size` labels in a row."""
     wide = of_pools.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     label = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    is_label = (label < size) & (row * size + label < n)
+    at = row * size + label
+    is_label = (label < size) & (at < n)
     x, yes, no, factor = _labels_at(
-        z, target, bits, weight, row, label, is_label, pool_stride, label_stride, target_pool, target_label, words,
-        weight_pool, weight_label, scale, wide,
+        z, target, bits, weight, shift, row, label, at.to(NUMBER), is_label, pool_stride, label_stride, target_pool,
+        target_label, words, weight_pool, weight_label, span, labels, scale, wide,
     )  # fmt: skip
     if ids is not None:
-        pool, is_pool = tl.load(ids + row * size + label, mask=is_label, other=0), is_label
+        pool, is_pool = tl.load(ids + at, mask=is_label, other=0), is_label
     else:
         pool, is_pool = row, row * size < n
     slope = _slope(no, factor, x, of_pools + pool * 4 + 2, upstream + pool * 2 + 1, is_pool, INNER)
     slope -= _slope(yes, factor, -x, of_pools + pool * 4, upstream + pool * 2, is_pool, INNER)
     slope *= tl.full((1, 1), scale, wide)
-    tl.store(gradient + row * size + label, slope.to(gradient.dtype.element_ty), mask=is_label)
+    address = gradient + row * gradient_pool + label * gradient_label
+    tl.store(address, slope.to(gradient.dtype.element_ty), mask=is_label)
 
 
 @triton.jit
 def _labels_at(
-    z, target, bits, weight, pool, label, is_label, pool_stride, label_stride, target_pool, target_label, words,
-    weight_pool, weight_label, scale, wide: tl.constexpr,
+    z, target, bits, weight, shift, pool, label, at, is_label, pool_stride, label_stride, target_pool, target_label,
+    words, weight_pool, weight_label, span, labels, scale, wide: tl.constexpr,
 ):  # fmt: skip
-    """Return scaled logits, the shares t and 1 - t, and the weight; what is left out is not read, and weighs 0."""
+    """Return the scores, the shares t and 1 - t, and the weight; what is left out is not read, and weighs 0."""
     factor = tl.where(is_label, tl.full((1, 1), 1.0, wide), 0.0)
     if weight is not None:
         factor = tl.load(weight + pool * weight_pool + label * weight_label, mask=is_label, other=0.0).to(wide)
@@ -119,6 +124,8 @@ def _labels_at(
         yes = ((word >> (label % 32).to(tl.int32)) & 1).to(wide)
     else:
         yes = tl.load(target + pool * target_pool + label * target_label, mask=used, other=0).to(wide)
+    if shift is not None:
+        x += tl.load(shift + at // span % labels, mask=used, other=0.0).to(wide)
     return x * tl.full((1, 1), scale, wide), yes, 1.0 - yes, factor
 
 

@@ -4,10 +4,25 @@ import torch
 from torch import Tensor
 
 from equilog.ops.consecutive import side_by_side
+from equilog.ops.dtypes import as_compute_dtype
 from equilog.ops.label_sums.reference import shown
 from equilog.ops.logspace import log_sum_exp
 from equilog.ops.soft_odds.inner_terms import TERMS
 from equilog.ops.sum_by_id import log_sum_exp_by
+
+
+def in_order(
+    logits: Tensor, target: Tensor, weight: Tensor | None, shift: Tensor | None, span: int, columns: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return labels (n,) pool by pool, with what is added to their logits."""
+
+    def turned(values: Tensor) -> Tensor:
+        return values.reshape(-1, columns).T.reshape(-1) if columns else values
+
+    logits, target, weight = turned(logits), turned(target), None if weight is None else turned(weight)
+    if shift is not None:
+        logits = (as_compute_dtype(logits).view(-1, len(shift), span) + shift[:, None]).view(-1)
+    return logits, target, weight
 
 
 def as_two_classes(
