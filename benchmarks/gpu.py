@@ -89,6 +89,7 @@ FORMS = [
     Form("labels, bool", "labels", 65536, 80, torch.float32),
     Form("labels, nll", "labels", 4096, 32000, torch.bfloat16, {"inner": "nll"}),
     Form("labels, divergence", "labels", 65536, 80, torch.float32, {"inner": "divergence"}),
+    Form("labels, one pool each, prior", "labels", 65536, 80, torch.float32, {"pool": "label"}, with_prior=True),
     Form(f"labels, {NAMED} by index", "named", 4096, 32000, torch.float32),
     Form("linear layer, batch", "linear", 8192, 128256, torch.bfloat16, width=4096),
 ]
@@ -117,7 +118,8 @@ def call_of(form: Form, device: str) -> Call:
     index = torch.randint(form.columns, (form.rows,), generator=generator, device=device)
     options = form.options
     if form.with_prior:
-        options = options | {"prior": torch.arange(1, form.columns + 1, device=device)}
+        counts = torch.arange(1, form.columns + 1, device=device)
+        options = options | {"prior": counts / (form.columns + 1) if form.kind in ("labels", "named") else counts}
     if form.kind == "linear":
         tensors = normal(form.rows, form.width), normal(form.columns, form.width), index
         return Call(tensors, linear_log_balanced_cross_entropy, tensors, _dense, _linear_peers(*tensors, device))

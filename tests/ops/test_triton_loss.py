@@ -12,11 +12,13 @@ from torch.func import grad, vmap
 
 from equilog import (
     LogBalancedCrossEntropyLoss,
+    MultiLabelCrossEntropyLoss,
     class_mass,
     linear_log_balanced_cross_entropy,
     log_balanced_cross_entropy,
     multilabel_cross_entropy,
 )
+from equilog.core import label_sums
 from equilog.inputs import classes, values
 from equilog.ops import dispatch
 from ops.memory import Largest
@@ -226,6 +228,20 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     with Largest(logits.nbytes, logits, target) as seen:
         loss(logits, target, **options).backward()
     assert seen.made == [logits.nbytes]
+
+
+@pytest.mark.usefixtures("by_kernels")
+def test_a_running_prior_counts_labels_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_sums, "_MOST", 64)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 64, generator=generator).to(DEVICE, torch.bfloat16).requires_grad_()
+    criterion = MultiLabelCrossEntropyLoss(64, prior="auto", pool="batch").to(DEVICE)
+    target = logits.detach() > 1.0
+    with Largest(logits.nbytes, logits, target) as seen:
+        criterion(logits, target).backward()
+    assert seen.made == [logits.nbytes]
+    assert criterion.class_count is not None
+    torch.testing.assert_close(criterion.class_count[:, 0], target.sum(0).double(), rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("by_kernels")

@@ -5,18 +5,16 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from equilog.core.grouping import GroupSums
 from equilog.core.inner import Inner, inner_of
 from equilog.core.pool_state import Layout
 from equilog.core.pools import Pools, as_pools, spans_parts
-from equilog.inputs.labels import IndexedLabels, Labels, label_count, sum_by_label
+from equilog.inputs.labels import IndexedLabels, Labels, label_count
 from equilog.inputs.options import LabelOptions
 from equilog.ops import (
     LabelSums,
     Units,
-    as_compute_dtype,
     as_two_classes,
     indexed_label_log_sums,
     log_sum_exp_by,
@@ -27,6 +25,9 @@ from equilog.ops import (
     precise,
     takes_label_logs,
 )
+
+_MOST = 2**22
+"""Labels that are counted at a time: so many that the calls take no time, and what is made of them little memory."""
 
 
 def pools_of_labels(options: LabelOptions, labels: Labels | IndexedLabels) -> Pools:
@@ -151,37 +152,58 @@ def label_logs(
 
 def count_by_label(labels: Labels | IndexedLabels) -> Tensor:
     """Return the weighted number of positives and of negatives of each label (2 L,), side by side; no gradient."""
-    wide, count = precise(labels.logits.device), label_count(labels.shape)
+    count, shape = label_count(labels.shape), labels.shape
     if isinstance(labels, Labels):
-        _, target, weight = (part.detach() for part in labels.visible())
-        positives, total = (sum_by_label(part, labels.shape) for part in (weight * target, weight))
+        samples = shape[0] if len(shape) > 1 else 1
+        sums = _sums_in_columns(labels, samples, count * shape[2:].numel())
+        positives, total = (values.view(count, shape[2:].numel()).sum(1) for values in sums)
     else:
-        index = labels.index
-        weight = index.new_ones((), dtype=wide) if labels.weight is None else labels.weight.detach().to(wide)
-        weight = weight.expand(labels.logits.shape)
-        of_named = F.pad(weight, (0, 1)).gather(1, index)  # 0 where there is none
-        positives = weight.new_zeros(count + 1).index_add(0, index.reshape(-1), of_named.reshape(-1))[:-1]
-        total = weight.sum(0)
+        of_named, weight = _weight_of_named(labels), labels.weight
+        positives = of_named.new_zeros(count + 1).index_add(0, labels.index.reshape(-1), of_named.reshape(-1))[:-1]
+        if weight is None:
+            total = positives.new_full((count,), len(labels.index))
+        else:
+            total = weight.detach().sum(0, dtype=of_named.dtype)
     return torch.stack((positives, total - positives), 1).reshape(-1)
 
 
 def count_of_labels(labels: Labels | IndexedLabels) -> Tensor:
     """Return the weighted number of positives and of negatives (2,); no gradient."""
-    wide = precise(labels.logits.device)
     if isinstance(labels, Labels):
-        target = labels.target.detach().to(as_compute_dtype(labels.logits[:0]).dtype)
-        if labels.weight is None:
-            positives = target.sum(dtype=wide)
-            return torch.stack((positives, target.numel() - positives))
-        weight = labels.weight.detach()
-        positives = torch.where(weight == 0, 0.0, weight * target).sum(dtype=wide)
-        return torch.stack((positives, weight.sum(dtype=wide) - positives))
-    size = labels.logits.shape[1]
-    there = labels.index < size
-    if labels.weight is None:
-        positives, total = there.sum().to(wide), torch.full_like(there.sum(), labels.logits.numel()).to(wide)
+        positives, total = (values.sum() for values in _sums_in_columns(labels, labels.logits.numel(), 1))
     else:
-        weight = labels.weight.detach()
-        positives = (weight.gather(1, labels.index.clamp(max=size - 1)) * there).sum(dtype=wide)
-        total = weight.sum(dtype=wide)
+        of_named, weight = _weight_of_named(labels), labels.weight
+        positives, size = of_named.sum(), labels.logits.numel()
+        total = positives.new_full((), size) if weight is None else weight.detach().sum(dtype=of_named.dtype)
     return torch.stack((positives, total - positives))
+
+
+def _sums_in_columns(labels: Labels, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Return the sums (columns,) of weighted targets and of weights, of labels that lie in rows and columns.
+
+    Some rows at a time, since torch makes a table of what it sums in another type.
+    """
+    wide = precise(labels.logits.device)
+    target = labels.target.detach().view(rows, columns)
+    weight = None if labels.weight is None else labels.weight.detach().view(rows, columns)
+    positives, total = (torch.zeros(columns, dtype=wide, device=target.device) for _ in range(2))
+    most = max(_MOST // max(columns, 1), 1)
+    # What is compiled makes no tables, and a loop over parts would depend on how many there are.
+    parts = [slice(None)] if torch.compiler.is_compiling() else [slice(i, i + most) for i in range(0, rows, most)]
+    for part in parts:
+        if weight is None:
+            positives += target[part].sum(0, dtype=wide)
+            total += len(target[part])
+        else:
+            positives += torch.where(weight[part] == 0, 0.0, weight[part] * target[part]).sum(0, dtype=wide)
+            total += weight[part].sum(0, dtype=wide)
+    return positives, total
+
+
+def _weight_of_named(labels: IndexedLabels) -> Tensor:
+    """Return the weight of each positive (N, k), 0 where there is none."""
+    wide, size = precise(labels.logits.device), labels.logits.shape[1]
+    there = (labels.index < size).to(wide)
+    if labels.weight is None or not size:
+        return there
+    return there * labels.weight.detach().gather(1, labels.index.clamp(max=size - 1))

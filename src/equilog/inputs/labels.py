@@ -17,7 +17,6 @@ from equilog.ops import (
     as_compute_dtype,
     compute_dtype,
     in_order,
-    precise,
     reads_in_place,
     sorted_positives,
 )
@@ -171,13 +170,6 @@ def label_count(shape: torch.Size) -> int:
 def along_labels(values: Tensor, shape: torch.Size) -> Tensor:
     """Return a number for each of L labels as one for every label of this shape, (N, L, d1, ...) or (L,)."""
     return values.reshape(-1, *[1] * (len(shape) - 1 - _label_dim(shape))).expand(shape)
-
-
-def sum_by_label(values: Tensor, shape: torch.Size) -> Tensor:
-    """Return the sum (L,) of what each label has in all samples, from a value for every label of this shape."""
-    others = [dim for dim in range(len(shape)) if dim != _label_dim(shape)]
-    wide = precise(values.device)
-    return values.reshape(shape).sum(others, dtype=wide) if others else values.to(wide)
 
 
 def _by_number(values: Tensor, shape: torch.Size) -> Tensor:
