@@ -79,6 +79,7 @@ FORMS = [
     Form("indices, smoothed", "index", 8192, 128256, torch.bfloat16, {"label_smoothing": 0.1}),
     Form("indices, smoothed", "index", 1_000_000, 21, torch.float32, {"label_smoothing": 0.1}),
     Form("indices, divergence", "index", 65536, 1000, torch.float32, {"inner": "divergence"}),
+    Form("blocks of 50, batch", "index", 65536, 1000, torch.float32, {"balance": torch.arange(1000) // 50}),
     Form("pairs, batch", "index", 65536, 1000, torch.float32, {"balance": "pair"}),
     Form("pairs, batch", "index", 1_000_000, 21, torch.float32, {"balance": "pair"}),
     Form("probabilities, batch", "soft", 8192, 32000, torch.float32),

@@ -225,15 +225,16 @@ def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None
 @pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize(("classes", "score", "capability"), [(21, "fp32", 90), (3000, "bf16", 80)])
 def test_pair_sums_compile_for_gpus(classes: int, score: str, capability: int) -> None:
-    """In chunks of a slot, and where each slot is one."""
-    from equilog.ops.pair_sums import triton
+    """In chunks of a slot, and where each slot is one; and by blocks of classes."""
+    from equilog.ops.pair_sums import triton, triton_blocks
 
     wide = wide_of(score)
-    types = pointers("log_weight shift peaks totals factors part_peaks part_totals", wide) | {"scale": "fp64"}
-    types |= pointers("z gradient", score) | pointers("slot order starts first_chunks slot_of_chunk", "i64")
-    fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "slot_stride": 1}
+    types = pointers("log_weight shift peaks totals terms factors part_peaks part_totals", wide) | {"scale": "fp64"}
+    types |= pointers("z gradient", score) | pointers("slot index block order starts first_chunks slot_of_chunk", "i64")
+    fixed = triton.layout_of.__wrapped__(classes) | {"column_stride": 1, "slot_stride": 1}
     options = {"num_warps": fixed.pop("num_warps")}
     whole = {"first_chunks": None, "slot_of_chunk": None} if classes == 21 else {}
-    kernels = (triton._sums_kernel, whole), (triton._gradient_kernel, {}), (triton._together_kernel, {})
+    kernels = [(triton._sums_kernel, whole), (triton.gradient_kernel, {"block": None}), (triton._together_kernel, {})]
+    kernels += [(triton_blocks._blocks_kernel, {}), (triton.gradient_kernel, {})] if classes == 21 else []
     for kernel, without in kernels:
         assert "st.global" in compiled(kernel, types, fixed | without, capability, **options)

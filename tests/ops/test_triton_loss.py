@@ -40,6 +40,7 @@ CALLS: dict[str, Options] = {
     "no balance": {"balance": "none"},
     "pairs": {"balance": "pair"},
     "pairs by id": {"balance": "pair", "pool": torch.arange(N) % 3},
+    "blocks": {"balance": torch.tensor([0, 1, 1, 0, 2, 2]), "prior": torch.arange(1, C + 1), "pool": 5},
     "nll": {"inner": "nll"},
     "divergence": {"inner": "divergence"},
     "everything": {

@@ -32,7 +32,7 @@ from equilog.ops.label_terms import (
     reads_in_place,
 )
 from equilog.ops.logspace import least_with_log, log_expm1, log_of_sum, log_one_plus, log_sum_exp, usable_peak
-from equilog.ops.pair_sums import pair_log_terms, pooled_pair_log_sums
+from equilog.ops.pair_sums import block_log_terms, pair_log_terms, pooled_pair_log_sums
 from equilog.ops.scores import scores_of
 from equilog.ops.sharded import beside, gather_shards, is_sharded
 from equilog.ops.soft_odds import (
@@ -59,6 +59,7 @@ __all__ = [
     "as_compute_dtype",
     "as_two_classes",
     "beside",
+    "block_log_terms",
     "class_log_odds",
     "compute_dtype",
     "finds_first",
