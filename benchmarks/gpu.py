@@ -79,6 +79,7 @@ FORMS = [
     Form("indices, smoothed", "index", 8192, 128256, torch.bfloat16, {"label_smoothing": 0.1}),
     Form("indices, smoothed", "index", 1_000_000, 21, torch.float32, {"label_smoothing": 0.1}),
     Form("indices, divergence", "index", 65536, 1000, torch.float32, {"inner": "divergence"}),
+    Form("blocks of 50, batch", "index", 65536, 1000, torch.float32, {"balance": torch.arange(1000) // 50}),
     Form("pairs, batch", "index", 65536, 1000, torch.float32, {"balance": "pair"}),
     Form("pairs, batch", "index", 1_000_000, 21, torch.float32, {"balance": "pair"}),
     Form("probabilities, batch", "soft", 8192, 32000, torch.float32),
@@ -87,6 +88,9 @@ FORMS = [
     Form("labels, bool", "labels", 4096, 32000, torch.float32),
     Form("labels, bool", "labels", 4096, 32000, torch.bfloat16),
     Form("labels, bool", "labels", 65536, 80, torch.float32),
+    Form("labels, nll", "labels", 4096, 32000, torch.bfloat16, {"inner": "nll"}),
+    Form("labels, divergence", "labels", 65536, 80, torch.float32, {"inner": "divergence"}),
+    Form("labels, one pool each, prior", "labels", 65536, 80, torch.float32, {"pool": "label"}, with_prior=True),
     Form(f"labels, {NAMED} by index", "named", 4096, 32000, torch.float32),
     Form("linear layer, batch", "linear", 8192, 128256, torch.bfloat16, width=4096),
 ]
@@ -115,7 +119,8 @@ def call_of(form: Form, device: str) -> Call:
     index = torch.randint(form.columns, (form.rows,), generator=generator, device=device)
     options = form.options
     if form.with_prior:
-        options = options | {"prior": torch.arange(1, form.columns + 1, device=device)}
+        counts = torch.arange(1, form.columns + 1, device=device)
+        options = options | {"prior": counts / (form.columns + 1) if form.kind in ("labels", "named") else counts}
     if form.kind == "linear":
         tensors = normal(form.rows, form.width), normal(form.columns, form.width), index
         return Call(tensors, linear_log_balanced_cross_entropy, tensors, _dense, _linear_peers(*tensors, device))

@@ -64,6 +64,11 @@ def label_mean(z: Tensor) -> Tensor:
     return label_logs.pooled_label_logs(x, target, weight, 20, 0.5, 3.0, units)
 
 
+def label_terms(z: Tensor) -> Tensor:
+    asked, shift = ops.LabelSums(20, 0.5, "nll"), torch.linspace(0, 1, C).to(z)
+    return ops.pooled_label_terms(z.reshape(-1), PROBS.reshape(-1), label_weight(z).reshape(-1), asked, shift)[0]
+
+
 FEW = ("native", "reference")
 CASES = {
     "index": Case(index_log_odds),
@@ -74,6 +79,7 @@ CASES = {
     "labels": Case(
         lambda z: ops.pooled_label_log_sums(z.reshape(-1), PROBS.reshape(-1), label_weight(z).reshape(-1), 20, 0.5)
     ),
+    "label terms": Case(label_terms, ("chunked", "reference")),
     "index mean": Case(index_mean, FEW),
     "label mean": Case(label_mean, FEW),
     "positives": Case(lambda z: ops.indexed_label_log_sums(z, POSITIVES, label_weight(z), 0.5)),

@@ -187,25 +187,36 @@ def test_soft_odds_compile_for_gpus(classes: int, score: str, inner: str, capabi
 @not_interpreted
 @pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize(
-    ("labels", "score", "target", "capability"),
-    [(32000, "bf16", "i8", 80), (80, "fp32", None, 90)],
+    ("labels", "score", "target", "inner", "capability"),
+    [
+        (32000, "bf16", "i8", "odds", 80),
+        (80, "fp32", None, "odds", 90),
+        (80, "fp32", "fp32", "divergence", 80),
+        (1000, "bf16", "bf16", "power", 90),
+    ],
 )
-def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None, capability: int) -> None:
-    """By a value a label, and where the target has none by the bits of named positives."""
-    from equilog.ops.label_sums import triton
+def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None, inner: str, capability: int) -> None:
+    """By a value a label, and where the target has none by the bits of named positives; and of pools by id."""
+    from equilog.ops.label_sums import triton, triton_kernels
 
-    wide = wide_of(score)
-    types = pointers("of_pools log_sums upstream weight", wide) | pointers("z gradient", score) | {"scale": "fp64"}
+    wide, by_id = wide_of(score), inner == "power"
+    types = pointers("parts of_pools log_sums upstream weight shift residuals", wide) | {"scale": "fp64"}
     types |= pointers("bits", "i32") | pointers("index", "i64") | (pointers("target", target) if target else {})
-    fixed = triton._layout.__wrapped__(labels) | {"label_stride": 1, "target_label": 1, "weight_label": 1}
+    types |= pointers("z gradient", score)
+    where = "order starts first_chunks slot_of_chunk ids"
+    types |= pointers(where, "i64")
+    fixed = triton._layout.__wrapped__(labels, 1 if by_id else triton._TILE)
+    fixed |= {"label_stride": 1, "target_label": 1, "weight_label": 1, "INNER": inner}
     options = {"num_warps": fixed.pop("num_warps")}
+    fixed |= {"span": 1, "gradient_label": 1, "NUMBER": triton.offset_type(2**33 if by_id else 2**20)}
     fixed |= {"bits": None} if target else {"target": None}
-    fixed |= {"weight": None} if labels == 80 else {}
-    for kernel in (triton._sums_kernel, triton._gradient_kernel):
+    fixed |= {"weight": None, "shift": None} if labels == 80 else {}
+    fixed |= {} if by_id else dict.fromkeys([*where.split(), "residuals"])
+    for kernel in (triton_kernels.sums_kernel, triton_kernels.gradient_kernel):
         assert "st.global" in compiled(kernel, types, fixed, capability, **options)
     if not target:
         fixed = {"BLOCK": triton._BLOCK}
-        assert "atom" in compiled(triton._bits_kernel, types, fixed, capability)
+        assert "atom" in compiled(triton_kernels.bits_kernel, types, fixed, capability)
 
 
 @pytest.mark.slow
@@ -214,15 +225,16 @@ def test_label_sums_compile_for_gpus(labels: int, score: str, target: str | None
 @pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize(("classes", "score", "capability"), [(21, "fp32", 90), (3000, "bf16", 80)])
 def test_pair_sums_compile_for_gpus(classes: int, score: str, capability: int) -> None:
-    """In chunks of a slot, and where each slot is one."""
-    from equilog.ops.pair_sums import triton
+    """In chunks of a slot, and where each slot is one; and by blocks of classes."""
+    from equilog.ops.pair_sums import triton, triton_blocks
 
     wide = wide_of(score)
-    types = pointers("log_weight shift peaks totals factors part_peaks part_totals", wide) | {"scale": "fp64"}
-    types |= pointers("z gradient", score) | pointers("slot order starts first_chunks slot_of_chunk", "i64")
-    fixed = triton._layout.__wrapped__(classes) | {"column_stride": 1, "slot_stride": 1}
+    types = pointers("log_weight shift peaks totals terms factors part_peaks part_totals", wide) | {"scale": "fp64"}
+    types |= pointers("z gradient", score) | pointers("slot index block order starts first_chunks slot_of_chunk", "i64")
+    fixed = triton.layout_of.__wrapped__(classes) | {"column_stride": 1, "slot_stride": 1}
     options = {"num_warps": fixed.pop("num_warps")}
     whole = {"first_chunks": None, "slot_of_chunk": None} if classes == 21 else {}
-    kernels = (triton._sums_kernel, whole), (triton._gradient_kernel, {}), (triton._together_kernel, {})
+    kernels = [(triton._sums_kernel, whole), (triton.gradient_kernel, {"block": None}), (triton._together_kernel, {})]
+    kernels += [(triton_blocks._blocks_kernel, {}), (triton.gradient_kernel, {})] if classes == 21 else []
     for kernel, without in kernels:
         assert "st.global" in compiled(kernel, types, fixed | without, capability, **options)

@@ -12,11 +12,13 @@ from torch.func import grad, vmap
 
 from equilog import (
     LogBalancedCrossEntropyLoss,
+    MultiLabelCrossEntropyLoss,
     class_mass,
     linear_log_balanced_cross_entropy,
     log_balanced_cross_entropy,
     multilabel_cross_entropy,
 )
+from equilog.core import label_sums
 from equilog.inputs import classes, values
 from equilog.ops import dispatch
 from ops.memory import Largest
@@ -38,6 +40,7 @@ CALLS: dict[str, Options] = {
     "no balance": {"balance": "none"},
     "pairs": {"balance": "pair"},
     "pairs by id": {"balance": "pair", "pool": torch.arange(N) % 3},
+    "blocks": {"balance": torch.tensor([0, 1, 1, 0, 2, 2]), "prior": torch.arange(1, C + 1), "pool": 5},
     "nll": {"inner": "nll"},
     "divergence": {"inner": "divergence"},
     "everything": {
@@ -120,7 +123,12 @@ SOFT: dict[str, Options] = {
 LABELS: dict[str, Options] = {
     "samples": {},
     "batch": {"pool": "batch", "pos_weight": 2.0},
+    "power by id": {"inner": "power", "pool": torch.arange(N * C).view(N, C) % 5},
+    "nll": {"inner": "nll", "pool": "batch"},
+    "labels apart, prior": {"pool": "label", "prior": torch.linspace(0.1, 0.8, C), "mask": torch.arange(C) != 2},
     "everything": {
+        "inner": "divergence",
+        "prior": torch.linspace(0.1, 0.8, C),
         "weight": torch.linspace(0.5, 2, C),
         "sample_weight": torch.linspace(0, 2, N),
         "mask": torch.arange(C) != 2,
@@ -166,11 +174,11 @@ def test_yes_no_labels(name: str, dtype: torch.dtype) -> None:
     positive = torch.rand(N, C, generator=torch.Generator().manual_seed(1)) < 0.3
     named = torch.where(positive, torch.arange(C), C).sort(1).values
     named = torch.where(named == C, -1, named)
-    for target, options in (
-        (positive, {}),
-        (positive.long(), {"index_target": False}),
-        (named, {"index_target": True}),
-    ):
+    soft = torch.rand(N, C, generator=torch.Generator().manual_seed(2)).to(dtype)
+    targets: list[tuple[Tensor, Options]] = [(positive, {}), (positive.long(), {"index_target": False}), (soft, {})]
+    if name != "power by id":
+        targets.append((named, {"index_target": True}))
+    for target, options in targets:
         assert_as_formulas(multilabel_cross_entropy, logits, target, LABELS[name] | options)
 
 
@@ -193,7 +201,10 @@ def test_parts_of_a_whole() -> None:
     torch.testing.assert_close(torch.cat(found), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("kind", ["index", "recommended", "smoothed", "divergence", "soft", "ids", "labels", "named"])
+@pytest.mark.parametrize(
+    "kind",
+    ["index", "recommended", "smoothed", "divergence", "soft", "ids", "labels", "gentle-labels", "by-label", "named"],
+)
 @pytest.mark.usefixtures("by_kernels")
 def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     """Nothing of their size is made but the gradient of the logits, in their own type."""
@@ -201,6 +212,7 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
     logits = torch.randn(N, 64, generator=generator).to(DEVICE, torch.bfloat16).requires_grad_()
     index = torch.randint(64, (N,), generator=generator).to(DEVICE)
     prior = torch.arange(1, 65, device=DEVICE)
+    odds = prior / 65
     targets: dict[str, tuple[Callable[..., Tensor], Tensor, Options]] = {
         "index": (log_balanced_cross_entropy, index, {}),
         "recommended": (log_balanced_cross_entropy, index, {"pool": 16, "prior": prior}),
@@ -209,12 +221,28 @@ def test_half_precision_logits_and_targets_are_never_copied(kind: str) -> None:
         "soft": (log_balanced_cross_entropy, logits.detach().softmax(1), {"prior": prior}),
         "ids": (log_balanced_cross_entropy, logits.detach().softmax(1), {"pool": torch.arange(N, device=DEVICE) % 3}),
         "labels": (multilabel_cross_entropy, logits.detach() > 1.0, {"pos_weight": 2.0}),
-        "named": (multilabel_cross_entropy, index[:, None], {"weight": prior}),
+        "gentle-labels": (multilabel_cross_entropy, logits.detach().sigmoid(), {"inner": "nll", "prior": odds}),
+        "by-label": (multilabel_cross_entropy, logits.detach() > 1.0, {"pool": "label", "prior": odds}),
+        "named": (multilabel_cross_entropy, index[:, None], {"weight": prior, "prior": odds}),
     }
     loss, target, options = targets[kind]
     with Largest(logits.nbytes, logits, target) as seen:
         loss(logits, target, **options).backward()
     assert seen.made == [logits.nbytes]
+
+
+@pytest.mark.usefixtures("by_kernels")
+def test_a_running_prior_counts_labels_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_sums, "_MOST", 64)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 64, generator=generator).to(DEVICE, torch.bfloat16).requires_grad_()
+    criterion = MultiLabelCrossEntropyLoss(64, prior="auto", pool="batch").to(DEVICE)
+    target = logits.detach() > 1.0
+    with Largest(logits.nbytes, logits, target) as seen:
+        criterion(logits, target).backward()
+    assert seen.made == [logits.nbytes]
+    assert criterion.class_count is not None
+    torch.testing.assert_close(criterion.class_count[:, 0], target.sum(0).double(), rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("by_kernels")
@@ -241,6 +269,7 @@ GRAPHED: dict[str, tuple[Callable[..., Tensor], str, Options]] = {
     "probabilities": (log_balanced_cross_entropy, "soft", {}),
     "smoothed": (log_balanced_cross_entropy, "index", {"label_smoothing": 0.1, "inner": "power"}),
     "labels": (multilabel_cross_entropy, "labels", {}),
+    "gentle labels": (multilabel_cross_entropy, "soft", {"inner": "nll"}),
     "named labels": (multilabel_cross_entropy, "named", {"index_target": True}),
 }
 
@@ -305,6 +334,12 @@ COMPILED: dict[str, tuple[Callable[..., Tensor], Options, str]] = {
     "soft": (log_balanced_cross_entropy, {}, "class_log_odds_sums"),
     "smoothed": (log_balanced_cross_entropy, {"label_smoothing": 0.1, "pool": 4}, "class_log_odds_sums"),
     "labels": (multilabel_cross_entropy, {}, "label_log_sums_of_pools"),
+    "gentle labels": (multilabel_cross_entropy, {"inner": "nll"}, "label_log_sums_of_pools"),
+    "labels apart": (
+        multilabel_cross_entropy,
+        {"pool": "label", "prior": torch.linspace(0.1, 0.8, C)},
+        "label_log_sums_of_pools",
+    ),
 }
 
 
@@ -325,7 +360,7 @@ def test_compiles_whole_and_once_for_all_sizes(kind: str) -> None:
     compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=note))
     logits, labels = draws()
     soft = logits.nan_to_num(0.0).softmax(1)
-    target = {"soft": soft, "labels": soft > 0.3}.get(kind, labels)
+    target = {"soft": soft, "labels": soft > 0.3, "gentle labels": soft, "labels apart": soft > 0.3}.get(kind, labels)
     logits = logits if kind in ("index", "pairs") else logits.nan_to_num(0.0, neginf=-2.0)
     for size in (N, 11, 17, 13):
         found = value_and_gradient(compiled, logits[:size], target[:size], options)

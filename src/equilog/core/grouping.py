@@ -22,6 +22,7 @@ from equilog.inputs.classes import Sets, Targets
 from equilog.inputs.options import ClassOptions
 from equilog.ops import (
     Units,
+    block_log_terms,
     class_log_odds,
     log_sum_exp,
     log_sum_exp_by,
@@ -222,6 +223,11 @@ class BlockBalance:
             size, ids = pools.partition
             args = sets.logits, sets.index, weight, size, sets.shift, sets.scale, ids
             return GroupSums(pooled_pair_log_sums(*args))
+        if sets.index is not None and self.members and self.count > 1:
+            weight = sets.blanked(sets.log_weight, -torch.inf)
+            terms = block_log_terms(sets.logits, sets.index, weight, self.block, self.count, sets.shift, sets.scale)
+            weighed = LogTerms(terms, self.block[sets.index], self.count)
+            return weighed.sums(pools, torch.zeros_like(weight))
         return self.log_terms(sets).sums(pools, sets.log_weight)
 
     def index_logs(self, sets: Sets, pools: Pools, class_weight: Tensor | None) -> None:

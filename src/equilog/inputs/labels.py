@@ -12,7 +12,14 @@ from torch import Tensor
 
 from equilog.inputs.options import LabelOptions
 from equilog.inputs.values import check_is_tensor, check_tensors, known, reads_values, value_per_set
-from equilog.ops import PADDING, as_compute_dtype, compute_dtype, precise, sorted_positives
+from equilog.ops import (
+    PADDING,
+    as_compute_dtype,
+    compute_dtype,
+    in_order,
+    reads_in_place,
+    sorted_positives,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,12 @@ class Labels:
     """(N,) the weight of each sample, or None where there is none or where the labels of a sample have their own."""
     shape: torch.Size
     """The shape of the caller's labels: (N, L) or longer, or (L,) for one sample."""
+    shift: Tensor | None = None
+    """(L,) what is still to be added to the logits of each label; None for 0."""
+    turned: bool = False
+    """Whether the labels are to be taken by their number, and in each by sample, though they are held by sample."""
+    by_number: bool = False
+    """Whether they are taken so, held or not."""
 
     labels_per_set = 1
     """How many labels one of the pools' sets is."""
@@ -41,7 +54,21 @@ class Labels:
     @property
     def kept(self) -> Tensor | None:
         """(n,) bool: the label is not left out; None where none is."""
-        return None if self.weight is None else self.weight != 0
+        if self.weight is None:
+            return None
+        kept = self.weight != 0
+        return _by_number(kept, self.shape) if self.turned else kept
+
+    @property
+    def columns(self) -> int:
+        """How many pools of labels of one number lie side by side, 0 where the labels are held as they are taken."""
+        return label_count(self.shape) if self.turned else 0
+
+    @property
+    def span(self) -> int:
+        """How many labels of one number are taken in a row."""
+        samples = self.shape[0] if self.by_number and len(self.shape) > 1 else 1
+        return samples * self.shape[2:].numel()
 
     def visible(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, targets and weights (n,) in the type to compute in, 0 where a label is left out."""
@@ -57,7 +84,9 @@ class Labels:
         return self
 
     def shifted(self, shift: Tensor) -> "Labels":
-        """Return the labels with a number for each of the L added to its logits."""
+        """Return the labels with a number for each of the L added to its logits, where they are read if that can be."""
+        if reads_in_place(self.logits, shift):
+            return replace(self, shift=shift)
         return replace(self, logits=as_compute_dtype(self.logits) + along_labels(shift, self.shape).reshape(-1))
 
     def by_label(self) -> "Labels":
@@ -65,17 +94,20 @@ class Labels:
 
         Their samples are L times as many, so that each stands for a label of one.
         """
-
-        def turned(values: Tensor) -> Tensor:
-            return values.reshape(self.shape).movedim(_label_dim(self.shape), 0).reshape(-1)
-
+        weight = None if self.sample_weight is None else self.sample_weight.repeat(label_count(self.shape))
+        labels = replace(self, sample_weight=weight, by_number=True)
+        if len(self.shape) == 2 and reads_in_place(self.logits):
+            return replace(labels, turned=True)
         return replace(
-            self,
-            logits=turned(self.logits),
-            target=turned(self.target),
-            weight=None if self.weight is None else turned(self.weight),
-            sample_weight=None if self.sample_weight is None else self.sample_weight.repeat(label_count(self.shape)),
+            labels,
+            logits=_by_number(self.logits, self.shape),
+            target=_by_number(self.target, self.shape),
+            weight=None if self.weight is None else _by_number(self.weight, self.shape),
         )
+
+    def in_order(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return logits, targets and weights (n,) as they are taken, with what is added to the logits."""
+        return in_order(self.logits, self.target, self.weight, self.shift, self.span, self.columns)
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,8 @@ class IndexedLabels:
     """(N,) bool: the sample names a label twice, or one that is not there; None where that is known not to be."""
     shape: torch.Size
     """The shape of the caller's labels: (N, L), or (L,) for one sample."""
+    shift: Tensor | None = None
+    """As of `Labels`."""
 
     may_be_soft = False
     """As of `Labels`."""
@@ -119,10 +153,12 @@ class IndexedLabels:
             weight = as_compute_dtype(self.logits).new_ones(self.logits.shape) if weight is None else weight
             weight = torch.where(self.wrong[:, None], torch.nan, weight)
         weight = None if weight is None else weight.reshape(-1)
-        return Labels(self.logits.reshape(-1), target, weight, self.sample_weight, self.shape)
+        return Labels(self.logits.reshape(-1), target, weight, self.sample_weight, self.shape, self.shift)
 
     def shifted(self, shift: Tensor) -> "IndexedLabels":
-        """Return the labels with a number for each of the L added to its logits."""
+        """As of `Labels`."""
+        if reads_in_place(self.logits, shift):
+            return replace(self, shift=shift)
         return replace(self, logits=as_compute_dtype(self.logits) + shift)
 
 
@@ -136,11 +172,9 @@ def along_labels(values: Tensor, shape: torch.Size) -> Tensor:
     return values.reshape(-1, *[1] * (len(shape) - 1 - _label_dim(shape))).expand(shape)
 
 
-def sum_by_label(values: Tensor, shape: torch.Size) -> Tensor:
-    """Return the sum (L,) of what each label has in all samples, from a value for every label of this shape."""
-    others = [dim for dim in range(len(shape)) if dim != _label_dim(shape)]
-    wide = precise(values.device)
-    return values.reshape(shape).sum(others, dtype=wide) if others else values.to(wide)
+def _by_number(values: Tensor, shape: torch.Size) -> Tensor:
+    """Return values of labels of this shape with those of one number in a row, sample by sample (n,)."""
+    return values.reshape(shape).movedim(_label_dim(shape), 0).reshape(-1)
 
 
 def _label_dim(shape: torch.Size) -> int:

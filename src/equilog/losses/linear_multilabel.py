@@ -360,7 +360,7 @@ def _layer(
     def log_terms(z: Tensor, numbers: Tensor) -> Tensor:
         labels = rows.read(z, numbers)
         labels = labels if inner.name == "odds" else labels.by_value()
-        return sums_of_labels(labels, pools_of_labels(_APART, labels), 1.0, inner).log_sums
+        return sums_of_labels(labels, pools_of_labels(_APART, labels), 1.0, inner, compensated=False).log_sums
 
     return with_known_units(
         Layer(

@@ -20,13 +20,19 @@ from equilog.ops.label_logs import pooled_label_logs, takes_label_logs
 from equilog.ops.label_sums import (
     PADDING,
     indexed_label_log_sums,
-    label_log_terms,
     pooled_label_log_sums,
     sorted_positives,
 )
-from equilog.ops.label_terms import as_two_classes, log_terms_of_labels, pooled_label_terms, shares_of
+from equilog.ops.label_terms import (
+    LabelSums,
+    as_two_classes,
+    in_order,
+    pooled_label_residual,
+    pooled_label_terms,
+    reads_in_place,
+)
 from equilog.ops.logspace import least_with_log, log_expm1, log_of_sum, log_one_plus, log_sum_exp, usable_peak
-from equilog.ops.pair_sums import pair_log_terms, pooled_pair_log_sums
+from equilog.ops.pair_sums import block_log_terms, pair_log_terms, pooled_pair_log_sums
 from equilog.ops.scores import scores_of
 from equilog.ops.sharded import beside, gather_shards, is_sharded
 from equilog.ops.soft_odds import (
@@ -46,21 +52,23 @@ from equilog.ops.units import Units, logs_held, mean_of
 __all__ = [
     "PADDING",
     "TERMS",
+    "LabelSums",
     "Look",
     "NotPlainError",
     "Units",
     "as_compute_dtype",
     "as_two_classes",
     "beside",
+    "block_log_terms",
     "class_log_odds",
     "compute_dtype",
     "finds_first",
     "gather_shards",
+    "in_order",
     "index_log_odds",
     "indexed_label_log_sums",
     "is_sharded",
     "is_transformed",
-    "label_log_terms",
     "least_with_log",
     "log_expm1",
     "log_of_gap",
@@ -70,7 +78,6 @@ __all__ = [
     "log_sum_exp",
     "log_sum_exp_at_first",
     "log_sum_exp_by",
-    "log_terms_of_labels",
     "log_weighted",
     "logs_held",
     "mean_of",
@@ -80,12 +87,13 @@ __all__ = [
     "pooled_index_logs",
     "pooled_label_log_sums",
     "pooled_label_logs",
+    "pooled_label_residual",
     "pooled_label_terms",
     "pooled_pair_log_sums",
     "pooled_sums",
     "precise",
+    "reads_in_place",
     "scores_of",
-    "shares_of",
     "sorted_positives",
     "takes_class_log_odds",
     "takes_ignored",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from equilog.ops import TERMS, LabelSums, log_one_plus, pooled_label_residual
 from equilog.ops.label_sums import reference, triton
 from ops.memory import Largest
 from ops.triton_device import DEVICE, close_to, quiet, with_gradient
@@ -55,12 +56,23 @@ def positives(n: int, labels: int) -> Tensor:
     return order.sort(1).values.to(DEVICE)
 
 
-def assert_as_formula(z: Tensor, target: Tensor, weight: Tensor | None, size: int) -> None:
-    def by_formula(z: Tensor) -> Tensor:
-        exact = None if weight is None else weight.double()
-        return triton.TritonLogSums.formula(z, target, exact, size, 0.5)
+def assert_as_formula(z: Tensor, target: Tensor, weight: Tensor | None, size: int, inner: str = "odds") -> None:
+    assert_terms_as_formula(z, target, weight, LabelSums(size, 0.5, inner))
 
-    found = with_gradient(lambda z: triton.label_log_sums(z, target, weight, size, 0.5), z)
+
+def assert_terms_as_formula(
+    z: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    asked: LabelSums,
+    shift: Tensor | None = None,
+    ids: Tensor | None = None,
+) -> None:
+    def by_formula(z: Tensor) -> Tensor:
+        exact = [None if factor is None else factor.double() for factor in (weight, shift)]
+        return triton.TritonLogSums.formula(z, target, *exact, ids, *asked)
+
+    found = with_gradient(lambda z: triton.label_terms_sums(z, target, weight, shift, ids, asked)[0], z)
     close_to(found, with_gradient(by_formula, z.double()), z.dtype)
 
 
@@ -76,6 +88,51 @@ def test_value_and_gradient(size: int, kind: str) -> None:
         assert_as_formula(shown(z), target, None, size)
 
 
+@pytest.mark.parametrize(("pool", "kind"), [(5, "half"), (21, "bool"), (90, "float"), ("ids", "float")])
+@pytest.mark.parametrize("inner", TERMS)
+def test_every_inner_term(inner: str, pool: int | str, kind: str) -> None:
+    """With what the best scores leave of it; of pools in a row, and by ids of which one has no label and one many."""
+    if inner == "odds" and pool != "ids":
+        return  # as above
+    z, weight = drawn(2, 45)
+    z, weight, target = z.view(-1), weight.view(-1), targets(90, kind)
+    if kind == "float":
+        target[::5], target[1::5], target[0] = 0.0, 1.0, NAN
+        weight[0] = 0.0
+    size = 5 if pool == "ids" else int(pool)
+    ids = (torch.arange(90, device=DEVICE) % 7 - 3).clamp(min=0) if pool == "ids" else None
+    asked = LabelSums(size, 0.5, inner, with_residual=True)
+    assert_terms_as_formula(z, target, weight, asked, ids=ids)
+    _, residual = triton.label_terms_sums(z, target, weight, None, ids, asked)
+    expected = pooled_label_residual(z, target, weight, inner, size, ids)
+    torch.testing.assert_close(residual, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("inner", ["odds", "nll"])
+def test_shifted_logits(inner: str) -> None:
+    """By their labels' numbers, in pools in a row, side by side, by id, and with positions; in every type."""
+    for dtype in (torch.float64, torch.bfloat16):
+        z, weight = drawn(6, 20, dtype)
+        z, weight, target = z.view(-1), weight.view(-1), targets(120, "float")
+        shift = torch.linspace(-1, 1, 20, device=DEVICE, dtype=weight.dtype)
+        ids = torch.arange(120, device=DEVICE) % 7
+        assert_terms_as_formula(z, target, weight, LabelSums(50, 0.5, inner), shift)
+        assert_terms_as_formula(z, target, weight, LabelSums(40, 0.5, inner, span=3), shift)
+        assert_terms_as_formula(z, target, weight, LabelSums(7, 0.5, inner), shift, ids)
+        for added in (shift, None):
+            assert_terms_as_formula(z, target, weight, LabelSums(6, 0.5, inner, span=6, columns=20), added)
+        if inner == "odds":
+            assert_terms_as_formula(z.view(6, 20), positives(6, 20), weight.view(6, 20), LabelSums(20, 0.5), shift)
+
+
+def test_pools_side_by_side() -> None:
+    """Longer than a block, cut into chunks, and with strides."""
+    z, weight = drawn(100, 6, torch.float32)
+    z, weight, target = z.view(-1), weight.view(-1), targets(600, "float")
+    assert_terms_as_formula(z, target, weight, LabelSums(100, 0.5, columns=6))
+    assert_terms_as_formula(shown(z)[::2], target[::2], None, LabelSums(100, 0.5, "power", columns=3))
+
+
 @pytest.mark.parametrize("labels", [1, 16, 33, 70])
 def test_named_positives(labels: int) -> None:
     z, weight = drawn(4, labels)
@@ -88,6 +145,8 @@ def test_every_type(dtype: torch.dtype) -> None:
     z, weight = drawn(3, 40, dtype)
     assert_as_formula(z, positives(3, 40), weight, 40)
     assert_as_formula(z.view(-1), targets(120, "bool"), weight.view(-1), 40)
+    for inner in ("nll", "power", "divergence"):
+        assert_as_formula(z.view(-1), targets(120, "float").to(dtype), weight.view(-1), 40, inner)
 
 
 def test_strides() -> None:
@@ -109,6 +168,22 @@ def test_far_logits() -> None:
         torch.testing.assert_close(found[1].double(), expected[1], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("inner", ["nll", "power", "divergence"])
+def test_other_terms_of_far_logits(inner: str) -> None:
+    """Of hard and of soft labels, right and wrong, in the log that a pool has: that of nothing is some small number."""
+    asked = LabelSums(1, 1.0, inner)
+    for dtype in (torch.float64, torch.float32):
+        z = torch.tensor([1e4, -1e4, 60.0, -60.0, 1e-3, -30.0, -1e4, 1e4], dtype=dtype, device=DEVICE)
+        for target in (torch.tensor([0, 1, 1, 0, 0, 1, 0, 1]), torch.tensor([0.5, 0.1, 0.0, 1.0, 0.5, 0.9, 0.2, 0.7])):
+            args = target.to(DEVICE), None, None, None
+            found = with_gradient(lambda z, a=args: log_one_plus(triton.label_terms_sums(z, *a, asked)[0]), z)
+            expected = with_gradient(
+                lambda z, a=args: log_one_plus(triton.TritonLogSums.formula(z, *a, *asked)), z.double()
+            )
+            torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(found[1].double(), expected[1], rtol=1e-5, atol=1e-7)
+
+
 def test_infinite_sums_are_a_constant_and_nan_stays_in_its_pool() -> None:
     z = torch.tensor([INF, 0.0, 1.0, NAN, 0.0, 1.0], dtype=torch.float64, device=DEVICE)
     target = torch.tensor([0, 1, 0, 1, 0, 1], device=DEVICE)
@@ -122,6 +197,10 @@ def test_derivatives_of_every_order() -> None:
     z, weight = drawn(2, 3, spread=1.0)
     z = shown(z).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda z: triton.label_log_sums(z, positives(2, 3), weight, 3, 0.5), z)
+    flat, target, ids = z.detach().view(-1).requires_grad_(), targets(6, "float"), torch.arange(6, device=DEVICE) % 2
+    for where in (None, ids):
+        args = target, weight.view(-1), target[:3], where, LabelSums(2, 0.5, "power")
+        assert torch.autograd.gradgradcheck(lambda z, args=args: triton.label_terms_sums(z, *args)[0], flat)
 
 
 def test_nothing_of_the_logits_size_is_made_but_the_gradient() -> None:
@@ -134,9 +213,13 @@ def test_nothing_of_the_logits_size_is_made_but_the_gradient() -> None:
 
 def test_torch_accepts_the_operators() -> None:
     z, weight = drawn(3, 20, torch.float32)
-    index, operators, checks = positives(3, 20), torch.ops.equilog, ("test_schema", "test_faketensor")
-    args = z, index, weight, 20, 0.5
-    torch.library.opcheck(operators.label_log_sums_of_pools.default, args, test_utils=checks)
-    log_sums, of_pools, bits = triton.label_log_sums_of_pools(*args)
-    args = z, index, bits, weight, of_pools, torch.ones_like(log_sums), 20, 0.5
-    torch.library.opcheck(operators.label_log_sums_gradient.default, args, test_utils=checks)
+    named = (z, positives(3, 20), weight, weight[0], None, *LabelSums(20, 0.5))
+    ids, asked = torch.arange(60, device=DEVICE) % 4, LabelSums(4, 0.5, "nll", with_residual=True)
+    by_id = (z.view(-1), targets(60, "float"), weight.view(-1), None, ids, *asked)
+    operators, checks = torch.ops.equilog, ("test_schema", "test_faketensor")
+    for args in (named, by_id):
+        torch.library.opcheck(operators.label_log_sums_of_pools.default, args, test_utils=checks)
+        log_sums, of_pools, bits, _ = triton.label_log_sums_of_pools(*args)
+        z, target, weight, shift, ids, *constants, _ = args
+        args = z, target, bits, weight, shift, ids, of_pools, torch.ones_like(log_sums), *constants
+        torch.library.opcheck(operators.label_log_sums_gradient.default, args, test_utils=checks)

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from equilog import multilabel_cross_entropy
-from equilog.core.inner import INNERS
-from equilog.ops import dispatch, pooled_label_terms
+from equilog.ops import LabelSums, dispatch, pooled_label_terms
 from equilog.ops.label_terms import chunked
 from ops.memory import Largest
 
@@ -27,7 +26,7 @@ def test_blocks_of_few_labels_are_the_formula(inner: str, pool: int, monkeypatch
     def outcome(way: str) -> tuple[Tensor, Tensor]:
         x = logits.clone().requires_grad_()
         with dispatch.only(way):
-            sums = pooled_label_terms(x, target, weight, INNERS[inner].log_of_soft, pool, 0.7)
+            sums = pooled_label_terms(x, target, weight, LabelSums(pool, 0.7, inner))[0]
             (gradient,) = torch.autograd.grad(sums, x, upstream)
         return sums.detach(), gradient
 

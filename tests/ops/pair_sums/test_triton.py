@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from equilog.ops.pair_sums import reference, triton
+from equilog.ops.pair_sums import reference, triton, triton_blocks
 from ops.memory import Largest
 from ops.triton_device import DEVICE, close_to, quiet, with_gradient
 
@@ -23,9 +23,9 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(triton, "_BLOCK", 16)
     monkeypatch.setattr(triton, "_TILE", 32)
     monkeypatch.setattr(triton, "_FEWEST_SETS", 5)
-    triton._layout.cache_clear()
+    triton.layout_of.cache_clear()
     yield
-    triton._layout.cache_clear()
+    triton.layout_of.cache_clear()
 
 
 def drawn(n: int, classes: int, dtype: torch.dtype = torch.float64, *, spread: float = 3.0) -> dict[str, Any]:
@@ -69,6 +69,21 @@ def test_pools_by_id() -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_blocks_of_classes(dtype: torch.dtype) -> None:
+    """Of one class, of many, and one without any; with strides and without a prior."""
+    block = torch.tensor([0, 2, 2, 0, 1, *[4] * 35], device=DEVICE)
+    of = drawn(11, 40, dtype)
+    of["z"][0, 5:], of["z"][2, of["index"][2]] = -INF, -INF
+    for z, shift in ((of["z"], of["shift"]), (of["z"].T.contiguous().T, None)):
+        args = of["index"], of["log_weight"], block, 5, shift, 0.5
+        exact = of["index"], of["log_weight"].double(), block, 5, None if shift is None else shift.double(), 0.5
+        found = with_gradient(lambda z, a=args: triton_blocks.block_log_terms(z, *a), z)
+        expected = with_gradient(lambda z, a=exact: reference.block_log_terms(z, *a), z.double())
+        expected[1][2] = 0.0  # of infinite terms nothing is sent back
+        close_to(found, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_every_type(dtype: torch.dtype) -> None:
     assert_as_formula(drawn(24, 5, dtype), 12)
 
@@ -104,6 +119,10 @@ def test_derivatives_of_every_order() -> None:
     args = of["index"], of["log_weight"], 2, of["shift"], of["scale"]
     # Not minus infinity, of which differences are no number.
     assert torch.autograd.gradgradcheck(lambda z: triton.pooled_pair_log_sums(z, *args).exp(), of["z"], fast_mode=True)
+    blocks = of["index"], of["log_weight"], torch.tensor([0, 1, 0], device=DEVICE), 2, of["shift"], of["scale"]
+    assert torch.autograd.gradgradcheck(
+        lambda z: triton_blocks.block_log_terms(z, *blocks).exp(), of["z"], fast_mode=True
+    )
 
 
 def test_nothing_of_the_logits_size_is_made_but_the_gradient() -> None:
@@ -125,3 +144,9 @@ def test_torch_accepts_the_operators() -> None:
     log_sums, peaks, totals = triton.pair_log_sums_of_pools(*tensors, 1, False, 0.5)
     args = *tensors, peaks, totals, torch.ones_like(log_sums), 0.5
     torch.library.opcheck(operators.pair_log_sums_gradient.default, args, test_utils=checks)
+    block, (z, index, log_weight, shift) = torch.arange(4, device=DEVICE) % 2, tensors
+    args = z, index, log_weight, block, shift, 2, 0.5
+    torch.library.opcheck(operators.log_terms_of_blocks.default, args, test_utils=checks)
+    terms = triton_blocks.log_terms_of_blocks(*args)
+    args = z, index, log_weight, block, shift, terms, torch.ones_like(terms), 0.5
+    torch.library.opcheck(operators.log_terms_of_blocks_gradient.default, args, test_utils=checks)

@@ -1,17 +1,19 @@
 """The positive and negative sums of pools of yes/no labels: v t exp(-s x) and v (1 - t) exp(s x), as logarithms."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from equilog.ops import dispatch
+from equilog.ops.dtypes import as_compute_dtype
 from equilog.ops.label_sums import chunked, native, reference
-from equilog.ops.label_sums.reference import PADDING, label_log_terms
+from equilog.ops.label_sums.reference import PADDING
 
 __all__ = [
     "PADDING",
     "indexed_label_log_sums",
     "is_for_native",
-    "label_log_terms",
     "pooled_label_log_sums",
     "sorted_positives",
 ]
@@ -38,7 +40,9 @@ def pooled_label_log_sums(
     return _pooled_label_log_sums(logits, target, weight, pool_size, scale)
 
 
-def indexed_label_log_sums(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float = 1.0) -> Tensor:
+def indexed_label_log_sums(
+    logits: Tensor, index: Tensor, weight: Tensor | None, scale: float = 1.0, shift: Tensor | None = None
+) -> Tensor:
     """Return the logs of each sample's positive and negative sum, from the indices of its positives.
 
     Args:
@@ -46,11 +50,12 @@ def indexed_label_log_sums(logits: Tensor, index: Tensor, weight: Tensor | None,
         index: (N, k) int64, each positive once and in order; L where there is none.
         weight: (N, L) of any strides, as of `pooled_label_log_sums`; None for 1.
         scale: factor > 0 on the logits.
+        shift: (L,) in the type to compute in, what is added to the logits before that; None for 0.
 
     Returns:
         (N, 2).
     """
-    return _indexed_label_log_sums(logits, index, weight, scale)
+    return _indexed_label_log_sums(logits, index, weight, scale, shift)
 
 
 def sorted_positives(target: Tensor, labels: int) -> tuple[Tensor, Tensor]:
@@ -83,8 +88,12 @@ def _is_for_chunks(logits: Tensor, target: Tensor, weight: Tensor | None, *_: fl
     return _is_bare(logits, target, weight) and dispatch.chunked(logits, target, weight)
 
 
-def _is_for_triton(logits: Tensor, target: Tensor, weight: Tensor | None, *_: float) -> bool:
-    return _is_bare(logits, target, weight) and dispatch.triton(logits, target, weight)
+def _is_for_triton(
+    logits: Tensor, target: Tensor, weight: Tensor | None, _: float, shift: Tensor | float | None
+) -> bool:
+    added = shift if isinstance(shift, Tensor) else None
+    is_bare = _is_bare(logits, target, weight) and not dispatch.learns(added)
+    return is_bare and dispatch.triton(logits, target, weight, added)
 
 
 def _by_triton(logits: Tensor, target: Tensor, weight: Tensor | None, pool_size: int, scale: float) -> Tensor:
@@ -93,10 +102,24 @@ def _by_triton(logits: Tensor, target: Tensor, weight: Tensor | None, pool_size:
     return triton.label_log_sums(logits, target, weight, pool_size, scale)
 
 
-def _indexed_by_triton(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float) -> Tensor:
+def _indexed_by_triton(
+    logits: Tensor, index: Tensor, weight: Tensor | None, scale: float, shift: Tensor | None
+) -> Tensor:
     from equilog.ops.label_sums import triton
 
-    return triton.indexed_label_log_sums(logits, index, weight, scale)
+    return triton.indexed_label_log_sums(logits, index, weight, scale, shift)
+
+
+def _of_shifted(
+    compute: Callable[[Tensor, Tensor, Tensor | None, float], Tensor],
+) -> Callable[[Tensor, Tensor, Tensor | None, float, Tensor | None], Tensor]:
+    """Return a way of logits and a shift from one of logits alone."""
+
+    def call(logits: Tensor, index: Tensor, weight: Tensor | None, scale: float, shift: Tensor | None) -> Tensor:
+        logits = logits if shift is None else as_compute_dtype(logits) + shift
+        return compute(logits, index, weight, scale)
+
+    return call
 
 
 _pooled_label_log_sums = dispatch.Operation(
@@ -113,9 +136,17 @@ _pooled_label_log_sums = dispatch.Operation(
 _indexed_label_log_sums = dispatch.Operation(
     "indexed_label_log_sums",
     ("triton", _is_for_triton, _indexed_by_triton),
-    ("native", lambda logits, index, weight, _: is_for_native(logits, index, weight, 0), native.indexed_label_log_sums),
-    ("chunked", _is_for_chunks, chunked.indexed_label_log_sums),
-    reference=reference.indexed_label_log_sums,
+    (
+        "native",
+        lambda logits, index, weight, _, shift: is_for_native(logits, index, weight, 0) and not dispatch.learns(shift),
+        _of_shifted(native.indexed_label_log_sums),
+    ),
+    (
+        "chunked",
+        lambda logits, index, weight, _, shift: _is_for_chunks(logits, index, weight) and not dispatch.learns(shift),
+        _of_shifted(chunked.indexed_label_log_sums),
+    ),
+    reference=_of_shifted(reference.indexed_label_log_sums),
 )
 _sorted_positives = dispatch.Operation(
     "sorted_positives",

@@ -49,25 +49,6 @@ def any_label_log_sums(logits: Tensor, target: Tensor, weight: Tensor | None, po
     return label_log_sums(logits, target, weight, pool_size, scale)
 
 
-def label_log_terms(
-    logits: Tensor, target: Tensor, scale: float = 1.0, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return what each label adds to the positive and to the negative sum of its pool, as logarithms (n,).
-
-    Args:
-        logits: (n,) of any floating type.
-        target: (n,) in [0, 1], of any type.
-        scale: factor > 0 on the logits.
-        weight: (n,) in the type to compute in, 0 where the label is left out, which may hold anything; None for 1.
-
-    Returns:
-        log(v t exp(-scale x)) and log(v (1 - t) exp(scale x)), each (n,), minus infinity for the log of 0.
-    """
-    x, target = shown(logits, target, weight)
-    x = scale * x
-    return _log_of_product(_product(weight, target), -x), _log_of_product(_product(weight, 1.0 - target), x)
-
-
 def sorted_positives(target: Tensor, labels: int) -> tuple[Tensor, Tensor]:
     """Return positives (N, k) in order, `labels` in place of the padding, and which samples are wrong (N,)."""
     in_range = (target >= 0) & (target < labels)
@@ -89,9 +70,3 @@ def shown(logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor
 
 def _product(weight: Tensor | None, share: Tensor) -> Tensor:
     return share if weight is None else weight * share
-
-
-def _log_of_product(share: Tensor, exponent: Tensor) -> Tensor:
-    """Return log(share * exp(exponent)), minus infinity where the share is 0, whatever the exponent."""
-    is_none = share == 0
-    return torch.where(is_none, -torch.inf, torch.where(is_none, 1.0, share).log() + exponent)

@@ -12,7 +12,6 @@ from equilog.ops.consecutive import pool_count
 from equilog.ops.dtypes import compute_dtype
 from equilog.ops.label_sums.chunked import Block, blocks_of
 from equilog.ops.label_terms import reference
-from equilog.ops.label_terms.reference import Term
 from equilog.ops.second_order import Differentiable, apply, keep
 
 _MOST = 2**17
@@ -20,10 +19,10 @@ _MOST = 2**17
 
 
 def pooled_label_terms(
-    logits: Tensor, target: Tensor, weight: Tensor | None, term: Term, pool_size: int, scale: float
+    logits: Tensor, target: Tensor, weight: Tensor | None, inner: str, pool_size: int, scale: float
 ) -> Tensor:
     """Return the log sums (P, 2), in an eager call on the CPU."""
-    log_sums: Tensor = apply(ChunkedLabelTerms, logits, target, weight, term, pool_size, scale)
+    log_sums: Tensor = apply(ChunkedLabelTerms, logits, target, weight, inner, pool_size, scale)
     return log_sums
 
 
@@ -38,7 +37,7 @@ class ChunkedLabelTerms(Differentiable):
         logits: Tensor,
         target: Tensor,
         weight: Tensor | None,
-        term: Term,
+        inner: str,
         pool_size: int,
         scale: float,
     ) -> Tensor:
@@ -46,21 +45,21 @@ class ChunkedLabelTerms(Differentiable):
         pools = pool_count(len(logits), pool_size)
         log_sums = torch.full((pools, 2), -torch.inf, dtype=compute_dtype(logits))
         for block in blocks_of(len(logits), pool_size, _MOST):
-            part = _log_sums(block, logits[block.labels], target, weight, term, scale)
+            part = _log_sums(block, logits[block.labels], target, weight, inner, scale)
             log_sums[block.pools] = torch.logaddexp(log_sums[block.pools], part)
-        keep(ctx, (logits, target, weight), (term, pool_size, scale), log_sums)
+        keep(ctx, (logits, target, weight), (inner, pool_size, scale), log_sums)
         return log_sums.clone()
 
     @staticmethod
     def gradient(ctx: Any, upstream: Tensor) -> Tensor:
         """Return the gradient of the logits."""
         logits, target, weight, log_sums = ctx.saved_tensors
-        term, pool_size, scale = ctx.constants
+        inner, pool_size, scale = ctx.constants
         gradient = torch.empty_like(logits)
         for block in blocks_of(len(logits), pool_size, _MOST):
             with torch.enable_grad():
                 x = logits[block.labels].detach().requires_grad_()
-                part = _log_sums(block, x, target, weight, term, scale)
+                part = _log_sums(block, x, target, weight, inner, scale)
             whole = log_sums[block.pools]
             # Of a pool in several blocks, each has its share of what flows back.
             portion = torch.where(whole.isfinite(), (part.detach() - whole).exp(), 1.0)
@@ -69,7 +68,7 @@ class ChunkedLabelTerms(Differentiable):
         return gradient
 
 
-def _log_sums(block: Block, x: Tensor, target: Tensor, weight: Tensor | None, term: Term, scale: float) -> Tensor:
+def _log_sums(block: Block, x: Tensor, target: Tensor, weight: Tensor | None, inner: str, scale: float) -> Tensor:
     """Return the log sums of a block's pools."""
     weight = None if weight is None else weight[block.labels]
-    return reference.pooled_label_terms(x, target[block.labels], weight, term, block.width, scale)
+    return reference.pooled_label_terms(x, target[block.labels], weight, inner, block.width, scale)

@@ -1,16 +1,28 @@
 """The sums of what labels add to the positives and to the negatives of their pool, by the term of two classes."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from equilog.ops.consecutive import side_by_side
+from equilog.ops.dtypes import as_compute_dtype
 from equilog.ops.label_sums.reference import shown
 from equilog.ops.logspace import log_sum_exp
+from equilog.ops.soft_odds.inner_terms import TERMS
+from equilog.ops.sum_by_id import log_sum_exp_by
 
-Term = Callable[[Tensor, Tensor], Tensor]
-"""(log odds (k, 2) against yes and no, shares (k, 2) of yes and no in the target) -> log terms (k, 2), row by row."""
+
+def in_order(
+    logits: Tensor, target: Tensor, weight: Tensor | None, shift: Tensor | None, span: int, columns: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return labels (n,) pool by pool, with what is added to their logits."""
+
+    def turned(values: Tensor) -> Tensor:
+        return values.reshape(-1, columns).T.reshape(-1) if columns else values
+
+    logits, target, weight = turned(logits), turned(target), None if weight is None else turned(weight)
+    if shift is not None:
+        logits = (as_compute_dtype(logits).view(-1, len(shift), span) + shift[:, None]).view(-1)
+    return logits, target, weight
 
 
 def as_two_classes(
@@ -32,15 +44,18 @@ def shares_of(target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.stack((target, 1.0 - target), 1), log_weight
 
 
-def log_terms_of_labels(logits: Tensor, target: Tensor, weight: Tensor | None, term: Term, scale: float) -> Tensor:
-    """Return what each label adds, as logarithms (n, 2)."""
-    log_odds, shares, log_weight = as_two_classes(logits, target, weight, scale)
-    return term(log_odds, shares) + log_weight[:, None]
-
-
 def pooled_label_terms(
-    logits: Tensor, target: Tensor, weight: Tensor | None, term: Term, pool_size: int, scale: float
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    inner: str,
+    pool_size: int,
+    scale: float,
+    ids: Tensor | None = None,
 ) -> Tensor:
     """Return the log sums (P, 2)."""
-    terms = log_terms_of_labels(logits, target, weight, term, scale)
+    log_odds, shares, log_weight = as_two_classes(logits, target, weight, scale)
+    terms = TERMS[inner][0](log_odds, shares) + log_weight[:, None]
+    if ids is not None:
+        return log_sum_exp_by(terms, ids, pool_size)
     return log_sum_exp(side_by_side(terms, pool_size, -torch.inf), 1).squeeze(1)

@@ -9,7 +9,7 @@ from equilog.ops.pair_sums import native, reference
 from equilog.ops.pair_sums.reference import pair_log_terms
 from equilog.ops.sharded import is_sharded
 
-__all__ = ["pair_log_terms", "pooled_pair_log_sums"]
+__all__ = ["block_log_terms", "pair_log_terms", "pooled_pair_log_sums"]
 
 
 def pooled_pair_log_sums(
@@ -36,6 +36,28 @@ def pooled_pair_log_sums(
         (P, C * C), the pair (j, k) at j * C + k; minus infinity where there is no term, as on the diagonal.
     """
     return _pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale, ids)
+
+
+def block_log_terms(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    block: Tensor,
+    blocks: int,
+    shift: Tensor | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """Return the logs of the pairwise terms of each set summed over blocks of classes, log w_i sum_k exp(z_ik - z_ij).
+
+    Args:
+        logits, index, log_weight, shift, scale: as of `pooled_pair_log_sums`.
+        block: (C,) int64, 0..blocks-1.
+        blocks: B.
+
+    Returns:
+        (n, B), over the classes k of each block but for the set's own, j.
+    """
+    return _block_log_terms(logits, index, log_weight, block, blocks, shift, scale)
 
 
 def _is_for_native(
@@ -88,6 +110,20 @@ def _by_triton(
     return triton.pooled_pair_log_sums(logits, index, log_weight, pool_size, shift, scale, ids)
 
 
+def _blocks_by_triton(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    block: Tensor,
+    blocks: int,
+    shift: Tensor | None,
+    scale: float,
+) -> Tensor:
+    from equilog.ops.pair_sums import triton_blocks
+
+    return triton_blocks.block_log_terms(logits, index, log_weight, block, blocks, shift, scale)
+
+
 def _by_native(
     logits: Tensor,
     index: Tensor,
@@ -105,4 +141,15 @@ _pooled_pair_log_sums = dispatch.Operation(
     ("triton", _is_for_triton, _by_triton),
     ("native", _is_for_native, _by_native),
     reference=reference.pooled_pair_log_sums,
+)
+_block_log_terms = dispatch.Operation(
+    "block_log_terms",
+    (
+        "triton",
+        lambda logits, index, log_weight, block, _, shift, scale: _is_for_triton(
+            logits, index, log_weight, 0, shift, scale, block
+        ),
+        _blocks_by_triton,
+    ),
+    reference=reference.block_log_terms,
 )

@@ -21,6 +21,20 @@ def log_terms(scores: Tensor, index: Tensor, log_weight: Tensor) -> Tensor:
     return pair_log_terms(scores, index) + log_weight[:, None]
 
 
+def block_log_terms(
+    logits: Tensor,
+    index: Tensor,
+    log_weight: Tensor,
+    block: Tensor,
+    blocks: int,
+    shift: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """Return the logs of what every set adds for each block (n, B)."""
+    terms = log_terms(scores_of(logits, shift, scale), index, log_weight)
+    return log_sum_exp_by(terms.T, block, blocks).T
+
+
 def pooled_pair_log_sums(
     logits: Tensor,
     index: Tensor,

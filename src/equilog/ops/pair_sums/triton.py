@@ -116,7 +116,7 @@ def pair_log_sums_of_pools(
     Where the sets of every slot (n,) fit a chunk, chunks are slots, and there is nothing to add up.
     """
     n, classes = z.shape
-    slots, most, layout = pools * classes, _most_sets(n), _layout(classes)
+    slots, most, layout = pools * classes, _most_sets(n), layout_of(classes)
     *where, chunks = chunks_of_slots(slot, slots, most, always=not fits_a_chunk)
     peaks, totals = (z.new_empty(chunks, classes, dtype=compute_dtype(z)) for _ in range(2))
     blocks = triton.cdiv(classes, layout["BLOCK"])
@@ -146,12 +146,12 @@ def pair_log_sums_gradient(
     scale: float,
 ) -> Tensor:
     """Return the gradient of z from the peaks and totals of the sums, and what flows back to their logs."""
-    gradient, layout = like_logits(z), _layout(z.shape[1])
+    gradient, layout = like_logits(z), layout_of(z.shape[1])
     factors = upstream.reshape(totals.shape) / totals
     factors = factors.masked_fill_((totals == 0) | (totals == torch.inf), 0.0)
     launch(
-        _gradient_kernel, (triton.cdiv(z.shape[0], layout["ROWS"]),), z, z, slot, log_weight.contiguous(), shift,
-        peaks, factors, gradient, *z.shape, *z.stride(), slot.stride(0), scale, **layout,
+        gradient_kernel, (triton.cdiv(z.shape[0], layout["ROWS"]),), z, z, slot, None, log_weight.contiguous(), shift,
+        peaks, factors, gradient, *z.shape, z.shape[1], *z.stride(), slot.stride(0), scale, **layout,
     )  # fmt: skip
     return gradient
 
@@ -162,7 +162,7 @@ def _most_sets(n: int) -> int:
 
 
 @functools.cache
-def _layout(classes: int) -> dict[str, int]:
+def layout_of(classes: int) -> dict[str, int]:
     """Return how many sets and classes a program takes at a time."""
     block = min(triton.next_power_of_2(classes), _BLOCK)
     rows = max(_TILE // block, 1)
@@ -184,7 +184,7 @@ def _sums_kernel(
     for first in range(begin, end, ROWS):
         at = first + tl.arange(0, ROWS)[:, None]
         row = tl.load(order + at, mask=at < end, other=0)
-        term = _terms(
+        term = terms_at(
             z, log_weight, shift, scale, row, at < end, place, column, is_class, row_stride, column_stride, wide
         )
         before = peak
@@ -215,24 +215,31 @@ def _together_kernel(part_peaks, part_totals, first_chunks, peaks, totals, class
 
 
 @triton.jit(do_not_specialize=["n"])
-def _gradient_kernel(
-    z, slot, log_weight, shift, peaks, factors, gradient, n, classes, row_stride, column_stride, slot_stride,
-    scale: tl.float64, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+def gradient_kernel(
+    z, slot, block, log_weight, shift, peaks, factors, gradient, n, classes, groups, row_stride, column_stride,
+    slot_stride, scale: tl.float64, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Write the gradient of a few sets, from sums by slot and class; or by set and block of classes, of slots that are
+    indices."""
     wide = peaks.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     is_row = row < n
     slot = tl.load(slot + row * slot_stride, mask=is_row, other=0)
     place = slot % classes
+    if block is not None:
+        slot = row
     sent = tl.zeros((ROWS, 1), wide)
     for start in range(0, classes, BLOCK):
         column = start + tl.arange(0, BLOCK)[None, :]
         is_class = column < classes
-        term = _terms(
+        term = terms_at(
             z, log_weight, shift, scale, row, is_row, place, column, is_class, row_stride, column_stride, wide
         )
-        factor = tl.load(factors + slot * classes + column, mask=is_row & is_class, other=0.0)
-        peak = tl.load(peaks + slot * classes + column, mask=is_row & is_class, other=0.0)
+        group = column
+        if block is not None:
+            group = tl.load(block + column, mask=is_class, other=0)
+        factor = tl.load(factors + slot * groups + group, mask=is_row & is_class, other=0.0)
+        peak = tl.load(peaks + slot * groups + group, mask=is_row & is_class, other=0.0)
         nothing = (factor == 0.0) | (tl.abs(term) == float("inf"))
         slope = tl.where(nothing, 0.0, factor * tl.exp(term - peak)) * tl.full((1, 1), scale, wide)
         sent += tl.sum(slope, 1)[:, None]
@@ -242,7 +249,7 @@ def _gradient_kernel(
 
 
 @triton.jit
-def _terms(
+def terms_at(
     z, log_weight, shift, scale, row, is_row, place, column, is_class, row_stride, column_stride, wide: tl.constexpr
 ):
     """Return the logs of weighted pairwise terms, minus infinity of the class itself; what is left out is not read."""

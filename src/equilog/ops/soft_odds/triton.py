@@ -3,7 +3,8 @@
 A program takes some rows of one pool and keeps the sum of each class, relative to its peak, in registers. Up to
 `_WHOLE` classes a row is held whole, and logits and targets are read once a direction. Of more classes the numbers of
 each set (its largest score, and the others' exponentials) are found in a reading of their own, since no term can be
-added up before them; and so is the sum over a row in the gradient. Targets that are indices, or smoothed, become
+added up before them: the odds of a class have those numbers inside a log or a difference, which no factor that is found
+later brings right. And so is the sum over a row in the gradient. Targets that are indices, or smoothed, become
 probabilities in registers.
 """
 

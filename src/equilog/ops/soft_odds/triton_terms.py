@@ -120,6 +120,8 @@ def residual_of(share, root, roots, INNER: tl.constexpr):
         residual = -share * log_share
     elif INNER == "power":
         residual = _complement_of_exp(-share * log_share)
+    elif INNER == "divergence":
+        residual = tl.zeros_like(share)
     else:
         residual = root * (roots - root)
     return residual
