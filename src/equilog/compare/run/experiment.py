@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from equilog.compare.data.cautions import cautions
 from equilog.compare.data.dataset import Dataset
 from equilog.compare.data.features import make_preprocessor, read_once
 from equilog.compare.data.preprocessor import Preprocessor
-from equilog.compare.data.splits import Splits, splits_of
+from equilog.compare.data.splits import Rows, Splits, splits_of
 from equilog.compare.errors import DataError
 from equilog.compare.judge.chosen_metric import default_metric
 from equilog.compare.judge.records import Provenance, Results, RunRecord
@@ -22,6 +22,7 @@ from equilog.compare.run import bundle
 from equilog.compare.run.answers import TargetNames, frequencies
 from equilog.compare.run.contenders import BASELINE, Contender, named
 from equilog.compare.run.imported import is_import_path
+from equilog.compare.run.models import Features
 from equilog.compare.run.one_run import Failure, RunSettings, attempted, decide, fit, in_this_process, inputs
 from equilog.compare.run.plan import Plan, check, settings_of, unstorable_of
 from equilog.compare.run.storage import NotStorableError
@@ -146,7 +147,7 @@ class _Experiment:
     ) -> None:
         """Train what is wanted, and store what came of it as it ends."""
         arguments = self.dataset, self.preprocessor, self.names, self.splits, self.run_settings
-        for several in outcomes(*arguments, wanted, jobs):
+        for several in outcomes(*arguments, wanted, jobs, lambda: self._features_of_all):
             for outcome in several:
                 if isinstance(outcome, Failure):
                     ended(outcome)
@@ -209,19 +210,27 @@ class _Experiment:
                 if results["saved"]["name"] == best.name:
                     return results, Failure(best.name, f"{best.name} cannot be saved: {error}")
 
-    def _fitted_and_stored(self, contender: Contender) -> Path:
-        """Fit the preprocessing and a contender on all rows, thinned where the data set asks for it, and store both."""
-        dataset = self.dataset
-        rows = dataset.training_rows(np.arange(len(dataset.features)), 0)
+    @cached_property
+    def _all_rows(self) -> Rows:
+        """The rows that the model to save is trained on: all, thinned where the data set asks for it."""
+        return self.dataset.training_rows(np.arange(len(self.dataset.features)), 0)
+
+    @cached_property
+    def _features_of_all(self) -> Features:
+        """Their inputs, the preprocessing fitted to them."""
         with in_this_process():
-            features = inputs(self.preprocessor.fit(dataset.features, rows=rows), dataset, rows)
-        target = dataset.target[rows]
-        arguments = features, target, self.names, contender, self.run_settings, 0
+            fitted = self.preprocessor.fit(self.dataset.features, rows=self._all_rows)
+            return inputs(fitted, self.dataset, self._all_rows)
+
+    def _fitted_and_stored(self, contender: Contender) -> Path:
+        """Train a contender on all rows, and store it with the preprocessing."""
+        target = self.dataset.target[self._all_rows]
+        arguments = self._features_of_all, target, self.names, contender, self.run_settings, 0
         model = bundle.Bundle(
             self.preprocessor,
             decide(fit(*arguments), *arguments),
             self.names,
-            tuple(name for name, column in (dataset.columns or {}).items() if column.kind == "identifier"),
+            tuple(name for name, column in (self.dataset.columns or {}).items() if column.kind == "identifier"),
             tuple(tuple(share.tolist()) for share in frequencies(target, self.names)),
             contender.name,
         )

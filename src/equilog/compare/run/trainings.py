@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from itertools import chain, groupby
 
@@ -28,14 +28,19 @@ def outcomes(
     settings: RunSettings,
     wanted: Sequence[tuple[Contender, int]],
     jobs: int,
+    meanwhile: Callable[[], object],
 ) -> Iterator[list[RunRecord | Failure]]:
-    """Yield what came of each training, in the order they end."""
+    """Yield what came of each training, in the order they end.
+
+    meanwhile: what this process does once it has handed out all of them, and has but to wait.
+    """
     # A training is much more than handing it out: joblib would make batches of those that end at once.
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c", batch_size=1)
     tasks = chain(
         # Nothing to train: a process imports what it needs while the first split is prepared.
         [(None, [])] * min(effective_n_jobs(jobs), len(wanted)),
         _tasks(dataset, preprocessor, splits, wanted),
+        _none_after(meanwhile),
     )
     runs = parallel(
         delayed(attempt_for)(os.getpid(), split, names, contenders, settings) for split, contenders in tasks
@@ -68,3 +73,8 @@ def _tasks(
             shared.setdefault((contender.kind, contender.trained), []).append(contender)
         for contenders in shared.values():
             yield split, contenders
+
+
+def _none_after(work: Callable[[], object]) -> Iterator[tuple[Split, list[Contender]]]:
+    work()
+    yield from ()
