@@ -88,14 +88,17 @@ def test_value_and_gradient(size: int, kind: str) -> None:
         assert_as_formula(shown(z), target, None, size)
 
 
-@pytest.mark.parametrize(("pool", "kind"), [(5, "half"), (21, "bool"), (90, "float"), ("ids", "float")])
+@pytest.mark.parametrize(("pool", "kind"), [(5, "half"), (21, "int64"), (90, "float"), ("ids", "float")])
 @pytest.mark.parametrize("inner", TERMS)
 def test_every_inner_term(inner: str, pool: int | str, kind: str) -> None:
-    """With what the best scores leave of it; of pools in a row, and by ids of which one has no label and one many."""
+    """With what the best scores leave of it; of pools in a row, of which some have every label left out, and by ids of
+    which one has no label and one many.
+    """
     if inner == "odds" and pool != "ids":
         return  # as above
     z, weight = drawn(2, 45)
     z, weight, target = z.view(-1), weight.view(-1), targets(90, kind)
+    z[20:45], weight[20:45] = NAN, 0.0
     if kind == "float":
         target[::5], target[1::5], target[0] = 0.0, 1.0, NAN
         weight[0] = 0.0
