@@ -190,13 +190,14 @@ def _sums_in_columns(labels: Labels, rows: int, columns: int) -> tuple[Tensor, T
     most = max(_MOST // max(columns, 1), 1)
     # What is compiled makes no tables, and a loop over parts would depend on how many there are.
     parts = [slice(None)] if torch.compiler.is_compiling() else [slice(i, i + most) for i in range(0, rows, most)]
-    for part in parts:
+    for part in parts:  # not in place: under vmap the sums get a dimension more
         if weight is None:
-            positives += target[part].sum(0, dtype=wide)
-            total += len(target[part])
+            positives = positives + target[part].sum(0, dtype=wide)
+            total = total + len(target[part])
         else:
-            positives += torch.where(weight[part] == 0, 0.0, weight[part] * target[part]).sum(0, dtype=wide)
-            total += weight[part].sum(0, dtype=wide)
+            counted = torch.where(weight[part] == 0, 0.0, weight[part] * target[part])
+            positives = positives + counted.sum(0, dtype=wide)
+            total = total + weight[part].sum(0, dtype=wide)
     return positives, total
 
 
