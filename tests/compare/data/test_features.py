@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 from equilog.compare.data.columns import require_columns
-from equilog.compare.data.encoders import LARGEST_SCORE
+from equilog.compare.data.encoders import LARGEST_SCORE, Categories
 from equilog.compare.data.features import TRUSTED_TYPES, make_preprocessor, read_once, used_columns
 from equilog.compare.data.kinds import MOST_CATEGORIES, typed_table
 from equilog.compare.data.named import load
@@ -148,6 +148,26 @@ def test_codes_mean_the_same_however_a_file_is_read(codes, tmp_path):
         (tmp_path / "new.csv").write_text(f"level\n{cells}")
         inputs = preprocessor.transform(read_rows(tmp_path / "new.csv"))
         np.testing.assert_array_equal(inputs[:2], expected)
+
+
+@pytest.mark.parametrize(
+    ("cell", "same"),
+    [
+        ("7", ["7.0", " 7 ", "007", 7, 7.0, "+7", "7e0"]),
+        ("2.5", [2.5, "2.50", " 2.5"]),
+        ("nan", [" nan"]),
+        ("1_0", ["1_0 "]),
+        # As decimals they would be one.
+        ("12345678901234567891", ["012345678901234567891"]),
+    ],
+)
+def test_a_category_has_one_name_however_it_is_written(cell: str, same: list[object]) -> None:
+    others = ["10", "x", "12345678901234567890", ""]
+    fitted = Categories().fit(pd.DataFrame({"code": [cell, *others]}))
+    assert len(fitted.names_[0]) == 5
+    for written in [cell, *same]:
+        [number] = fitted.transform(pd.DataFrame({"code": [written]}))
+        assert fitted.names_[0][number.item()] == cell
 
 
 def test_a_number_read_as_text_is_still_a_number():

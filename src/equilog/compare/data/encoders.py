@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from equilog.compare.data.columns import as_text, plain, require_finite
+from equilog.compare.data.columns import as_text, name_of, plain, require_finite
 from equilog.compare.data.dates import ISO, to_dates
 from equilog.compare.data.numerals import Mark, decimal_marks, numbers
 
@@ -116,7 +116,18 @@ def as_categories(column: pd.Series) -> pd.Series:
 def _named(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
     """Return each cell's name as the place of one, and the names; the last one, at -1, is that of missing cells."""
     categories = as_categories(column).cat
-    cells = plain(categories.categories.to_series())
-    parsed = pd.to_numeric(cells, errors="coerce")
-    names = as_text(parsed).where(parsed.notna(), as_text(cells)).fillna("").to_numpy(object)
-    return np.asarray(categories.codes, np.int64), np.append(names, "")
+    names = [*map(_name, categories.categories), ""]
+    return np.asarray(categories.codes, np.int64), np.array(names, dtype=object)
+
+
+def _name(cell: object) -> str:
+    text = str(cell).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    # Python reads 1_0 as ten, and "nan" may be a name.
+    if "_" in text or np.isnan(number):
+        return text
+    # As a decimal an identifier of twenty digits would lose the last ones.
+    return name_of(int(text) if text.lstrip("+-").isdecimal() else number)
