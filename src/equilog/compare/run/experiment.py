@@ -147,7 +147,7 @@ class _Experiment:
     ) -> None:
         """Train what is wanted, and store what came of it as it ends."""
         arguments = self.dataset, self.preprocessor, self.names, self.splits, self.run_settings
-        for several in outcomes(*arguments, wanted, jobs, lambda: self._features_of_all):
+        for several in outcomes(*arguments, wanted, jobs, self._get_ready_to_save):
             for outcome in several:
                 if isinstance(outcome, Failure):
                     ended(outcome)
@@ -209,6 +209,13 @@ class _Experiment:
                 results = self.summed_up()
                 if results["saved"]["name"] == best.name:
                     return results, Failure(best.name, f"{best.name} cannot be saved: {error}")
+
+    def _get_ready_to_save(self) -> None:
+        """Do what is to be done whichever model it will be."""
+        # Imported where it is needed elsewhere, it takes two seconds.
+        import skops.io  # noqa: F401
+
+        _ = self._features_of_all
 
     @cached_property
     def _all_rows(self) -> Rows:
