@@ -26,6 +26,8 @@ from equilog.baselines.registry import LOSSES, TargetCounts
         ({"max_epochs": 0}, "max_epochs must be an integer of at least 1; got 0"),
         ({"batch_size": 2.5}, "batch_size must be an integer of at least 1; got 2.5"),
         ({"validation_fraction": 1.5}, r"validation_fraction must be a number in \(0, 1\); got 1.5"),
+        ({"max_rise": -0.1}, "max_rise must be a number of at least 0, or None; got -0.1"),
+        ({"max_rise": float("nan")}, "max_rise must be a number of at least 0, or None; got nan"),
         ({"patience": "long"}, "patience must be an integer of at least 1; got 'long'"),
         ({"task": "regression"}, "task must be one of auto, multiclass, multilabel, soft; got 'regression'"),
         ({"task": "multilabel"}, "0 and 1 alone"),

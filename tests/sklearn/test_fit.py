@@ -93,6 +93,15 @@ def test_early_stopping_goes_back_to_the_best_epoch(digits: Data) -> None:
     np.testing.assert_array_equal(stopped.predict_proba(X), at_best.predict_proba(X))
 
 
+def test_a_clear_rise_ends_training_before_patience_does(digits: Data) -> None:
+    X, y = digits
+    model = quick("cross-entropy", learning_rate=0.03, hidden_units=(64,), max_epochs=200, patience=150, max_rise=0.1)
+    *before, third, second, last = model.fit(X, y).history_["valid_loss"]
+    assert third < second < last
+    assert last > 1.1 * min(before)
+    assert model.n_iter_ < 150
+
+
 def test_interrupt_from_the_keyboard_is_not_swallowed(digits: Data) -> None:
     class Interrupted(CrossEntropy):
         def forward(self, *_: Any, **__: Any) -> Tensor:

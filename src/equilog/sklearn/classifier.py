@@ -23,6 +23,7 @@ from equilog.sklearn.adamw import AdamW
 from equilog.sklearn.calibration import divergence
 from equilog.sklearn.class_weight import ClassWeight, from_json, to_json, weights_of_classes
 from equilog.sklearn.column_loss import ColumnLoss
+from equilog.sklearn.early_stopping import EarlyStopping
 from equilog.sklearn.held_out import validation_rows
 from equilog.sklearn.inputs import read_features, read_rows
 from equilog.sklearn.losses import criteria_for
@@ -75,6 +76,8 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         validation_fraction: share of the rows held out, in (0, 1). None are held out where they would be fewer than
             10; then training takes `max_epochs` and the temperature is 1.
         patience: epochs.
+        max_rise: stop also once the validation loss has risen twice in a row to more than this share above the lowest,
+            such as 0.02, at least 0. None is never: on few rows, whose loss jumps.
         task: "multiclass", "multilabel", "soft", or "auto", which tells by y: one column is multiclass, several of
             0 and 1 are multi-label, rows of fractions that sum to 1 are soft, other columns are several targets.
         class_weight: a dict from class to its weight, 1 where it has none; a list of such dicts for several target
@@ -126,6 +129,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
         patience: int = 10,
+        max_rise: float | None = None,
         task: Task | Literal["auto"] = "auto",
         class_weight: ClassWeight = None,
         verbose: int = 0,
@@ -142,6 +146,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.max_rise = max_rise
         self.task = task
         self.class_weight = class_weight
         self.verbose = verbose
@@ -401,7 +406,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
                 self.history_,
                 batch_size=self.batch_size,
                 epochs=epochs,
-                patience=self.patience,
+                stopping=EarlyStopping(self.patience, self.max_rise),
                 order=self._generator(),
                 verbose=bool(self.verbose),
             )

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from numbers import Integral, Real
+from types import UnionType
 from typing import Any, get_args
 
 from equilog.baselines.registry import Task
 
-RANGES: dict[str, tuple[type, Callable[[Any], bool], str]] = {
+RANGES: dict[str, tuple[type | UnionType, Callable[[Any], bool], str]] = {
     "dropout": (Real, lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "learning_rate": (Real, lambda value: value > 0, "a number above 0"),
     "weight_decay": (Real, lambda value: value >= 0, "a number of at least 0"),
@@ -14,6 +15,7 @@ RANGES: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "max_epochs": (Integral, lambda value: value >= 1, "an integer of at least 1"),
     "validation_fraction": (Real, lambda value: 0 < value < 1, "a number in (0, 1)"),
     "patience": (Integral, lambda value: value >= 1, "an integer of at least 1"),
+    "max_rise": (Real | None, lambda value: value is None or value >= 0, "a number of at least 0, or None"),
     "verbose": (Integral, lambda value: value >= 0, "0, or 1 for a line an epoch"),
 }
 

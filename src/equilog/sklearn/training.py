@@ -1,7 +1,6 @@
 """The training loop: batches, the validation rows after each epoch, and in the end the weights of the best epoch."""
 
 import copy
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from equilog.sklearn.adamw import AdamW
 from equilog.sklearn.column_loss import ColumnLoss
+from equilog.sklearn.early_stopping import EarlyStopping
 from equilog.sklearn.rows import Rows
 
 History = dict[str, list[float]]
@@ -33,7 +33,7 @@ class Trainer:
         *,
         batch_size: int,
         epochs: int,
-        patience: int,
+        stopping: EarlyStopping,
         order: torch.Generator,
         verbose: bool,
     ) -> None:
@@ -41,28 +41,27 @@ class Trainer:
 
         Args:
             rows: what is trained on.
-            held_out: validation rows. After `patience` epochs without a lower loss on them training stops, and the
-                network goes back to the weights of the lowest one. Without them it takes all epochs.
+            held_out: validation rows. When `stopping` says so of the loss on them training stops, and the network
+                goes back to the weights of the lowest one. Without them it takes all epochs.
             history: the epochs so far.
             batch_size: rows a step.
             epochs: most passes over the rows.
-            patience: epochs.
+            stopping: one that has seen no epoch.
             order: what draws the order of the rows, anew each epoch.
             verbose: print a line an epoch.
         """
-        best_loss, best_weights, misses = math.inf, None, 0
+        best_weights = None
         for _ in range(epochs):
             history["train_loss"].append(self._train_epoch(rows.batches(batch_size, order)))
             if held_out is not None:
                 valid_loss, valid_score = self._validate(held_out, batch_size)
                 history["valid_loss"].append(valid_loss)
                 history["valid_score"].append(valid_score)
-                misses += 1
-                if valid_loss < best_loss:
-                    best_loss, best_weights, misses = valid_loss, copy.deepcopy(self.network.state_dict()), 0
+                if stopping.is_lowest(valid_loss):
+                    best_weights = copy.deepcopy(self.network.state_dict())
             if verbose:
                 print(_line(history))
-            if held_out is not None and misses == patience:
+            if stopping.is_over:
                 break
         if best_weights is not None:
             self.network.load_state_dict(best_weights)

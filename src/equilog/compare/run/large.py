@@ -1,7 +1,7 @@
-"""What a table of many rows is trained with: larger batches, and less patience.
+"""What a table of many rows is trained with: larger batches, and an end as soon as the network clearly overfits.
 
-With batches of 128 the first epoch over 75,000 rows takes 590 steps, after which the network is as good as it gets, and
-ten more epochs only show it.
+With batches of 128 the first epoch over 75,000 rows takes 590 steps, after which the network may be as good as it gets,
+and ten more epochs only show it.
 """
 
 from typing import TypedDict
@@ -11,37 +11,36 @@ USUAL_BATCH, LARGEST_BATCH = 128, 1024
 STEPS = 64
 """Steps an epoch from which a batch is doubled."""
 
-USUAL_PATIENCE, SHORTER_PATIENCE = 10, 5
+MAX_RISE = 0.02
+"""Above its lowest by this share, and rising, the loss on the tenth held out says that it will not fall again."""
 
 MANY_ROWS = USUAL_BATCH * STEPS * 4
-"""Rows from which the loss on the tenth held out says by itself that it rises."""
+"""Rows of which that tenth is enough for the loss on it not to jump as far by chance."""
 
 
 class Pace(TypedDict):
     """The parameters of the model that go by the number of rows."""
 
     batch_size: int
-    patience: int
+    max_rise: float | None
 
 
 def pace_for(rows: int, batch_size: int | None = None) -> Pace:
-    """Return rows a batch, unless they are said, and epochs of patience.
+    """Return rows a batch, unless they are said, and how far the validation loss may rise.
 
     Example:
         >>> pace_for(5_000), pace_for(100_000)
-        ({'batch_size': 128, 'patience': 10}, {'batch_size': 1024, 'patience': 5})
+        ({'batch_size': 128, 'max_rise': None}, {'batch_size': 1024, 'max_rise': 0.02})
     """
     batch = USUAL_BATCH
     while batch < LARGEST_BATCH and 2 * batch * STEPS <= rows:
         batch *= 2
-    return {"batch_size": batch_size or batch, "patience": SHORTER_PATIENCE if rows >= MANY_ROWS else USUAL_PATIENCE}
+    return {"batch_size": batch_size or batch, "max_rise": MAX_RISE if rows >= MANY_ROWS else None}
 
 
 def pace_note(pace: Pace) -> str | None:
     """Return a sentence where the pace is not the usual one."""
     if pace == pace_for(0):
         return None
-    return (
-        f"Networks train in batches of {pace['batch_size']} rows and stop after {pace['patience']} epochs without a "
-        f"lower validation loss (usually {USUAL_BATCH} and {USUAL_PATIENCE}; --batch-size says another)."
-    )
+    sooner = "" if pace["max_rise"] is None else f", and stop once the validation loss is {MAX_RISE:.0%} up and rising"
+    return f"Networks train in batches of {pace['batch_size']} rows, not {USUAL_BATCH} (--batch-size){sooner}."

@@ -53,6 +53,7 @@ class ModelSettings:
     weight_decay: float = 1e-2
     batch_size: int = 128
     patience: int = 10
+    max_rise: float | None = None
     device: str = "cpu"
 
     def classifier(self, loss: str | Criterion, task: Task, seed: int) -> LogBalancedClassifier:
