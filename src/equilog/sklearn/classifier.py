@@ -57,7 +57,7 @@ class LogBalancedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     Features should be of comparable scale: put a `StandardScaler` before it where they are not, or for a sparse X,
     which it would have to make dense, a `MaxAbsScaler`. Sparse rows are made dense a batch at a time.
 
-    A network of up to 2^26 multiply-adds a batch is trained on one thread of the CPU: there, threads would wait for
+    A network of up to 2^25 multiply-adds a batch is trained on one thread of the CPU: there, threads would wait for
     each other longer than they compute. The number of threads is torch's for the whole process; it is put back when
     training ends, also by an error, and also where several threads train at once.
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import torch
 
-SMALL = 2**26
-"""Multiply-adds of a batch up to which one thread is taken: a few milliseconds of one, forward and backward."""
+SMALL = 2**25
+"""Multiply-adds of a batch up to which one thread is taken: two milliseconds of one, forward and backward."""
 
 
 class _Threads(threading.local):

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from equilog.compare.data.splits import Rows
 
-BLOCK = 8_192
+BLOCK = 16_384
 """Rows that are transformed at once."""
 
 CELLS = 2**19

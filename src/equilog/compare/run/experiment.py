@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -98,16 +99,17 @@ def compare(
 
     model: Path | None = None
     interrupted = False
-    with one_thread():
-        try:
-            experiment.train(wanted, jobs, ended, finished)
-        except KeyboardInterrupt:
-            interrupted = True
-        results = experiment.summed_up(interrupted=interrupted)
-        if not interrupted:
+    try:
+        experiment.train(wanted, jobs, ended, finished)
+    except KeyboardInterrupt:
+        interrupted = True
+    results = experiment.summed_up(interrupted=interrupted)
+    if not interrupted:
+        # The others have ended, so that a large network may take the processors that they took.
+        with one_thread() if jobs == 1 else nullcontext():
             results, saved = experiment.saved(results)
-            model = None if isinstance(saved, Failure) else saved
-            ended(saved if isinstance(saved, Failure) else None)
+        model = None if isinstance(saved, Failure) else saved
+        ended(saved if isinstance(saved, Failure) else None)
     return Comparison(results, tuple(experiment.failures), interrupted, folder, model)
 
 

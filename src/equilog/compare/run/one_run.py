@@ -116,10 +116,14 @@ def attempted(contender: str, rows: str, training: Callable[[], T]) -> T | Failu
         return Failure(contender, f"{contender}, {rows}: {error}")
 
 
+@one_thread()
 def attempt(
     split: Split, names: TargetNames, contenders: Sequence[Contender], settings: RunSettings
 ) -> list[RunRecord | Failure]:
-    """Return the record of each contender that shares a training, or why it failed."""
+    """Return the record of each contender that shares a training, or why it failed.
+
+    On one thread: the runs themselves are what is spread over the processors.
+    """
     start = time.perf_counter()
     place = f"split {split.seed}"
     fitted = attempted(
@@ -144,9 +148,7 @@ def fit(
     features: Features, target: NDArray[Any], names: TargetNames, contender: Contender, settings: RunSettings, seed: int
 ) -> Fitted:
     """Return the contender's model, trained."""
-    # One thread a run: the runs themselves are what is spread over the processors.
-    with one_thread():
-        return _model(names, contender, settings, seed).fit(features, target, names, seed)
+    return _model(names, contender, settings, seed).fit(features, target, names, seed)
 
 
 def decide(
@@ -163,8 +165,7 @@ def decide(
         return FittedContender(model)
     if contender.decision == "prior-off":
         return FittedContender(model, tuple(prior_off(frequencies(target, names), names.task)))
-    with one_thread():
-        rows, posterior = apart(_model(names, contender, settings, seed), features, target, names, seed)
+    rows, posterior = apart(_model(names, contender, settings, seed), features, target, names, seed)
     rule = settings.metric.metric().rule
     return FittedContender(model, tuple(learnt(rule, posterior, target[rows], names.task)))
 
@@ -199,8 +200,7 @@ def record(
     seconds: Callable[[], float],
 ) -> RunRecord:
     """Return how a trained contender does on the test rows; `seconds` tells what it took so far."""
-    with one_thread():
-        predicted, posterior = decided.answers(split.test_features).judged()
+    predicted, posterior = decided.answers(split.test_features).judged()
     arguments = names.task, split.test_target, predicted, posterior
     return {
         "loss": contender.name,
