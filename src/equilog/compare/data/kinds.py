@@ -161,7 +161,7 @@ def _inferred(column: pd.Series, mark: Mark) -> tuple[pd.Series, Column, str | N
     distinct = column.nunique()
     if distinct > MOST_CATEGORIES and (is_sentences(column) or distinct > column.count() / 5):
         return column, Column("text"), note
-    return column, Column("category"), note
+    return _category(column), Column("category"), note
 
 
 def _numeric(text: pd.Series, mark: Mark) -> tuple[pd.Series, str | None]:
@@ -211,7 +211,14 @@ def _as_chosen(column: pd.Series, kind: ChosenKind, mark: Mark) -> tuple[pd.Seri
                 f"--types {column.name}=date: no known format of dates reads {first}. Write dates as year-month-day."
             )
         return to_dates(text, formats), Column("date", formats=formats), None
+    if kind == "category":
+        return _category(as_text(column)), Column("category"), None
     return column if kind == "ignore" else as_text(column), Column(kind), None
+
+
+def _category(text: pd.Series) -> pd.Series:
+    """Return a column of names with each kept once: a table of many rows is mostly these."""
+    return text.astype("category")
 
 
 def _is_identifier(column: pd.Series) -> bool:
