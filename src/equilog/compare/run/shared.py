@@ -5,10 +5,11 @@ import mmap
 import os
 import tempfile
 import weakref
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from itertools import chain
-from typing import Any
+from functools import partial
+from typing import IO, Any
 
 import numpy as np
 import pyarrow
@@ -24,15 +25,18 @@ def shared(blocks: Iterable[NDArray[np.float32]], rows: int) -> NDArray[np.float
     The whole is never in memory but as pages of the file, which the system can drop. It is mapped as copy on write:
     torch warns of arrays that may not be written to, and copies them.
     """
-    parts = iter(blocks)
-    first = next(parts)
+    rest = iter(blocks)
+    first = next(rest)
+    width = first.shape[1]
     if rows * first[0].nbytes < FEWEST_BYTES:
-        return np.concatenate([first, *parts])
+        return np.concatenate([first, *rest])
     descriptor, path = tempfile.mkstemp(prefix="equilog-", suffix=".float32")
     with open(descriptor, "wb") as file:
-        for block in chain([first], parts):
-            block.tofile(file)
-    mapped = np.memmap(path, np.float32, "c", shape=(rows, first.shape[1]))
+        first.tofile(file)
+        del first
+        # A `for` here would keep each until the next one is there.
+        deque(map(partial(_append, file), rest), maxlen=0)
+    mapped = np.memmap(path, np.float32, "c", shape=(rows, width))
     weakref.finalize(mapped, _remove, path, os.getpid())
     give_back()
     return mapped
@@ -56,6 +60,10 @@ def give_back() -> None:
     pyarrow.default_memory_pool().release_unused()
     with suppress(AttributeError, OSError, TypeError):  # Another C library, or none that can be named so.
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _append(file: IO[bytes], block: NDArray[np.float32]) -> None:
+    block.tofile(file)
 
 
 def _remove(path: str, process: int) -> None:
