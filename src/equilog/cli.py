@@ -49,6 +49,7 @@ try:
     from equilog.compare.run.models import ModelSettings
     from equilog.compare.run.one_run import Failure
     from equilog.compare.run.plan import Plan
+    from equilog.compare.run.shared import keep_little
     from equilog.compare.run.tracking import Log, Tracker, log_to
     from equilog.compare.show.terminal import print_results
     from equilog.verify import main as run_checks
@@ -171,6 +172,7 @@ def compare(
     if list_names:
         _print_names()
         return
+    keep_little()
     dataset = load(
         data,
         target=target or (),
