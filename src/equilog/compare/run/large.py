@@ -39,8 +39,17 @@ def pace_for(rows: int, batch_size: int | None = None) -> Pace:
 
 
 def pace_note(pace: Pace) -> str | None:
-    """Return a sentence where the pace is not the usual one."""
-    if pace == pace_for(0):
-        return None
-    sooner = "" if pace["max_rise"] is None else f", and stop once the validation loss is {MAX_RISE:.0%} up and rising"
-    return f"Networks train in batches of {pace['batch_size']} rows, not {USUAL_BATCH} (--batch-size){sooner}."
+    """Return a sentence where the pace is not the usual one.
+
+    Example:
+        >>> pace_note(pace_for(5_000)), pace_note(pace_for(50_000, batch_size=128))
+        (None, 'Networks stop as soon as the validation loss is 2% up and rising.')
+        >>> pace_note(pace_for(20_000))
+        'Networks train in batches of 256 rows, not 128 (--batch-size).'
+    """
+    said = []
+    if pace["batch_size"] != USUAL_BATCH:
+        said.append(f"train in batches of {pace['batch_size']} rows, not {USUAL_BATCH} (--batch-size)")
+    if pace["max_rise"] is not None:
+        said.append(f"stop as soon as the validation loss is {pace['max_rise']:.0%} up and rising")
+    return f"Networks {' and '.join(said)}." if said else None
