@@ -156,9 +156,13 @@ def test_codes_mean_the_same_however_a_file_is_read(codes, tmp_path):
         ("7", ["7.0", " 7 ", "007", 7, 7.0, "+7", "7e0"]),
         ("2.5", [2.5, "2.50", " 2.5"]),
         ("nan", [" nan"]),
+        ("NaN", ["NaN "]),
         ("1_0", ["1_0 "]),
         # As decimals they would be one.
         ("12345678901234567891", ["012345678901234567891"]),
+        ("9" * 400, ["0" + "9" * 400]),
+        # More digits than Python makes a number of.
+        ("9" * 5000, [" " + "9" * 5000]),
     ],
 )
 def test_a_category_has_one_name_however_it_is_written(cell: str, same: list[object]) -> None:

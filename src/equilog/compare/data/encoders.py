@@ -123,11 +123,9 @@ def _named(column: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
 def _name(cell: object) -> str:
     text = str(cell).strip()
     try:
-        number = float(text)
+        # As a decimal an identifier of twenty digits would lose the last ones.
+        name = name_of(int(text) if text.lstrip("+-").isdecimal() else float(text))
     except ValueError:
         return text
-    # Python reads 1_0 as ten, and "nan" may be a name.
-    if "_" in text or np.isnan(number):
-        return text
-    # As a decimal an identifier of twenty digits would lose the last ones.
-    return name_of(int(text) if text.lstrip("+-").isdecimal() else number)
+    # Python reads 1_0 as ten, and any "NaN" as none.
+    return text if "_" in text or name == "nan" else name
