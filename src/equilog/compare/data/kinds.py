@@ -11,6 +11,7 @@ from pandas.api import types
 
 from equilog.compare.data.columns import as_text, plain
 from equilog.compare.data.dates import date_formats, spread, to_dates
+from equilog.compare.data.encoders import as_categories
 from equilog.compare.data.gaps import is_marker
 from equilog.compare.data.numerals import Mark, decimal_marks, numbers
 from equilog.compare.errors import DataError
@@ -161,7 +162,7 @@ def _inferred(column: pd.Series, mark: Mark) -> tuple[pd.Series, Column, str | N
     distinct = column.nunique()
     if distinct > MOST_CATEGORIES and (is_sentences(column) or distinct > column.count() / 5):
         return column, Column("text"), note
-    return _category(column), Column("category"), note
+    return as_categories(column), Column("category"), note
 
 
 def _numeric(text: pd.Series, mark: Mark) -> tuple[pd.Series, str | None]:
@@ -212,13 +213,8 @@ def _as_chosen(column: pd.Series, kind: ChosenKind, mark: Mark) -> tuple[pd.Seri
             )
         return to_dates(text, formats), Column("date", formats=formats), None
     if kind == "category":
-        return _category(as_text(column)), Column("category"), None
+        return as_categories(as_text(column)), Column("category"), None
     return column if kind == "ignore" else as_text(column), Column(kind), None
-
-
-def _category(text: pd.Series) -> pd.Series:
-    """Return a column of names with each kept once: a table of many rows is mostly these."""
-    return text.astype("category")
 
 
 def _is_identifier(column: pd.Series) -> bool:

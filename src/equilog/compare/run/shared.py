@@ -60,11 +60,9 @@ def keep_little() -> None:
     glibc keeps up to 64, and in the heaps of threads `give_back` does not reach it: 45 MB after 100,000 rows were
     prepared in one.
     """
-    with suppress(AttributeError, OSError, TypeError):
-        c = ctypes.CDLL(None)
-        c.mallopt(M_TRIM_THRESHOLD, 2**23)
-        # What is larger than this is given back by itself; once the other is set, that would be from 128 KB on.
-        c.mallopt(M_MMAP_THRESHOLD, 2**22)
+    _glibc("mallopt", M_TRIM_THRESHOLD, 2**23)
+    # What is larger than this is given back by itself; once the other is set, that would be from 128 KB on.
+    _glibc("mallopt", M_MMAP_THRESHOLD, 2**22)
 
 
 def give_back() -> None:
@@ -74,8 +72,12 @@ def give_back() -> None:
     training on them.
     """
     pyarrow.default_memory_pool().release_unused()
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(function: str, *arguments: int) -> None:
     with suppress(AttributeError, OSError, TypeError):  # Another C library, or none that can be named so.
-        ctypes.CDLL(None).malloc_trim(0)
+        getattr(ctypes.CDLL(None), function)(*arguments)
 
 
 def _append(file: IO[bytes], block: NDArray[np.float32]) -> None:
